@@ -44,6 +44,9 @@ func ParseDomain(s string) (Domain, error) {
 	if !utf8.ValidString(s) {
 		return "", ErrNoUTF8
 	}
+	if len(s) > 4*MaxDomain { // before work that grows with it
+		return "", fmt.Errorf("domain %.40q…: %w", s, ErrTooLong)
+	}
 	ascii := strings.ToLower(s)
 	if !isASCII(s) {
 		var err error

@@ -3,96 +3,164 @@
 //
 // A Config is never changed after Load returned it. A reload makes a new one,
 // and whoever works with the old one finishes with it. What the aliases mean
-// together (which one wins, where they lead, loops) is package alias's business.
+// together (which one wins, where they lead, loops) is package alias's business,
+// and so is the syntax of alias keys, targets and "from" entries: here they are
+// text of the right YAML type.
+//
+// The tags of the structs are the one description of the file. The decoder, the
+// JSON Schema and docs/configuration.md are all made from them:
+//
+//	yaml     the key
+//	doc      what it means, one sentence
+//	example  a value that works, as it would be written
+//	default  the default, where it is not a constant of defaults
+//	min, max the bounds, inclusive, in the notation of the file
+//	enum     the only values
+//	is       what kind of text a string or number is, see parse
 package config
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"onward/internal/address"
 	"onward/internal/problem"
 )
 
-// Config is the whole configuration (DESIGN.md 5.1). The yaml tag is the key
-// in the file; the doc tag describes it in the JSON Schema.
+// Config is the whole configuration (DESIGN.md 5.1).
 type Config struct {
-	Hostname   address.Domain  `yaml:"hostname" doc:"..."`
-	Postmaster address.Mailbox `yaml:"postmaster" doc:"..."`
-	StateDir   string          `yaml:"state_dir" doc:"..."`
-	Listen     []string        `yaml:"listen" doc:"..."`
-	Domains    []*Domain       `yaml:"domains" doc:"..."` // in file order
-	TLS        TLS             `yaml:"tls" doc:"..."`
-	DNS        DNS             `yaml:"dns" doc:"..."`
-	SRS        SRS             `yaml:"srs" doc:"..."`
-	Limits     Limits          `yaml:"limits" doc:"..."`
-	Delivery   Delivery        `yaml:"delivery" doc:"..."`
+	Hostname   address.Domain  `yaml:"hostname" is:"host" default:"required" example:"mx.example.org" doc:"The public name of this server: greeting, HELO, certificate, Authentication-Results and the default SRS domain."`
+	Postmaster address.Mailbox `yaml:"postmaster" default:"required" example:"old@gmail.com" doc:"Where postmaster@ and abuse@ of every domain go, and notices about held mail."`
+	StateDir   string          `yaml:"state_dir" is:"path" default:"$STATE_DIRECTORY, else ./state" example:"/var/lib/onward" doc:"The directory of keys, secrets and everything else that must survive a restart."`
+	Listen     []string        `yaml:"listen" is:"listen" example:"[\"192.0.2.1:25\", \"[2001:db8::1]:25\"]" doc:"The addresses and ports to answer on; no address before the colon means all of them."`
+	Domains    []*Domain       `yaml:"domains" default:"required" example:"{example.org: {aliases: {me: old@gmail.com}}}" doc:"The domains to receive mail for, by name."` // in file order, included ones after the file's own
+	Include    []string        `yaml:"include" default:"none" example:"[aliases.d/*.yaml]" doc:"More files with domains, and nothing else; * ? and [ ] work in the last part of the path."`
+	TLS        TLS             `yaml:"tls" doc:"The certificate shown to senders; without it a self-signed one."`
+	DNS        DNS             `yaml:"dns" doc:"Whom to ask for DNS records."`
+	SRS        SRS             `yaml:"srs" doc:"How return paths are rewritten, so that SPF passes and bounces find their way back."`
+	Limits     Limits          `yaml:"limits" doc:"What one client and all clients may use."`
+	Delivery   Delivery        `yaml:"delivery" doc:"How destinations are reached."`
 
-	Files []string `yaml:"-"` // everything read to make this Config, for watching
+	Files []string `yaml:"-"` // everything that went into this Config: files and include patterns
+
+	stamp string // of Files, from before each was read; see Watch
 }
 
 // A Domain is one entry of `domains:`, with the aliases of its own. A domain
 // that is same_as another has no aliases itself.
 type Domain struct {
-	Name      address.Domain
-	SameAs    address.Domain // empty, or a name in Config.Domains that is not itself same_as
-	SRSDomain address.Domain // empty: Config.SRS.Domain, or Hostname
-	KeepTag   bool           // default for the aliases
-	Aliases   []*Alias       // in file order
-	problem.Position
+	Name      address.Domain `yaml:"-"`
+	SameAs    address.Domain `yaml:"same_as" is:"name" default:"none" example:"example.org" doc:"Take all aliases of this other domain; no aliases of its own beside it."` // empty, or a name in Config.Domains that is not itself same_as
+	SRSDomain address.Domain `yaml:"srs_domain" is:"host" default:"srs.domain" example:"srs.example.org" doc:"The SRS domain for mail to this domain."`                    // empty: Config.SRS.Domain
+	KeepTag   bool           `yaml:"keep_tag" example:"true" doc:"The keep_tag of every alias that does not say itself."`
+	Aliases   []*Alias       `yaml:"aliases" default:"required unless same_as" example:"{me: old@gmail.com, team: [a@gmail.com, b@outlook.com], \"*\": old@gmail.com}" doc:"What is written to, and where it goes: a target, a list of targets, or a mapping with the keys of an alias."` // in file order
+
+	problem.Position `yaml:"-"`
 }
 
 // An Alias is one line of a domain: what is written to, and what becomes of it.
 // Exactly one of To, Reject and Discard is set.
 type Alias struct {
-	Key     string    // as written: "me", "/^inv-[0-9]+$/", "*"
-	To      []string  // targets as written: "a@gmail.com", "${1}@gmail.com", "other@example.org"
-	Reject  string    // the text of the refusal
-	Discard bool      // accept and drop
-	From    []string  // who may write: "ada@shop.example", "@shop.example"; empty: anybody
-	Until   time.Time // the alias ends at the end of this day, UTC; zero: never
-	KeepTag bool      // carry "+tag" on to targets that understand it
-	problem.Position
-	Source string // the line as it stands in the file
+	Key     string    `yaml:"-"` // as written: "me", "/^inv-[0-9]+$/", "*"
+	To      []string  `yaml:"to" is:"address" default:"one of to, reject, discard" example:"[a@gmail.com, b@outlook.com]" doc:"The targets: addresses elsewhere, other aliases, or with a regular expression $1, ${name} and so on."`
+	Reject  string    `yaml:"reject" is:"line" default:"one of to, reject, discard" example:"\"moved, write to me@example.org\"" doc:"Refuse mail for this alias with this text: one line of ASCII."`
+	Discard bool      `yaml:"discard" default:"one of to, reject, discard" example:"true" doc:"Accept mail for this alias and drop it."`
+	From    []string  `yaml:"from" is:"address" default:"anybody" example:"[\"@shop.example\", ada@example.net]" doc:"Who may write to this alias: addresses, or whole domains with an @ before them."`
+	Until   time.Time `yaml:"until" default:"for ever" example:"2027-01-01" doc:"The last day of this alias, UTC."` // the start of that day; zero: never ends
+	KeepTag bool      `yaml:"keep_tag" default:"keep_tag of the domain" example:"true" doc:"Carry +tag on to targets that understand it."`
+
+	problem.Position `yaml:"-"`
+	Source           string `yaml:"-"` // the line as it stands in the file
 }
 
 // TLS is the certificate of the listener. Neither file: self-signed.
 type TLS struct {
-	Cert string
-	Key  string
+	Cert string `yaml:"cert" is:"file" default:"self-signed" example:"/etc/onward/cert.pem" doc:"The certificate chain in PEM form; needs tls.key."`
+	Key  string `yaml:"key" is:"file" default:"self-signed" example:"/etc/onward/key.pem" doc:"The private key in PEM form; needs tls.cert."`
 }
 
 // DNS says whom to ask. No resolvers: those of /etc/resolv.conf.
 type DNS struct {
-	Resolvers []netip.AddrPort
-	Timeout   time.Duration // of one query; default 5s
+	Resolvers []netip.AddrPort `yaml:"resolvers" default:"those of /etc/resolv.conf" example:"[\"127.0.0.1:53\"]" doc:"The DNS servers to ask, in this order; port 53 unless given."`
+	Timeout   time.Duration    `yaml:"timeout" min:"1s" max:"1m" example:"5s" doc:"The time one query may take."`
 }
 
 // SRS says how return paths are written (STANDARDS.md 4).
 type SRS struct {
-	Domain     address.Domain // default: Hostname
-	HashLength int            // characters; default 10, 4 to 27
-	MaxAge     time.Duration  // whole days; default 14d
-	SecretFile string         // default: srs-secret in StateDir
+	Domain     address.Domain `yaml:"domain" is:"host" default:"hostname" example:"srs.example.org" doc:"The domain of rewritten return paths."`
+	HashLength int            `yaml:"hash_length" min:"4" max:"27" example:"10" doc:"Characters of the hash; shorter ones are not accepted back."`
+	MaxAge     time.Duration  `yaml:"max_age" is:"days" min:"1d" max:"365d" example:"14d" doc:"How long bounces are accepted, in whole days."`
+	SecretFile string         `yaml:"secret_file" is:"file" default:"srs-secret in state_dir" example:"/etc/onward/srs-secret" doc:"The file of secrets; the default one is made on first start, a named one must exist."` // empty: srs-secret in StateDir
 }
 
 // Limits bounds what one client and all clients may use (RELIABILITY.md 5).
 // Zero means off.
 type Limits struct {
-	Message                    int64 // octets; default 50MiB
-	Recipients                 int   // a transaction; default 100
-	Messages                   int   // a session; default 100
-	Sessions                   int   // in all; default 1000
-	ClientSessions             int   // from one IPv4 address or IPv6 /64; default 50
-	ClientConnectionsPerMinute int
-	ClientMessagesPerMinute    int
-	Hops                       int // Received fields; default 50
+	Message                    int64 `yaml:"message" is:"size" max:"2GiB" example:"50MiB" doc:"The largest message accepted; 0 for no limit."`
+	Recipients                 int   `yaml:"recipients" max:"10000" example:"100" doc:"Recipients of one message; 0 for no limit."`
+	Messages                   int   `yaml:"messages" max:"1000000" example:"100" doc:"Messages in one session; 0 for no limit."`
+	Sessions                   int   `yaml:"sessions" max:"1000000" example:"1000" doc:"Sessions at the same time, all clients together; 0 for no limit."`
+	ClientSessions             int   `yaml:"client_sessions" max:"1000000" example:"50" doc:"Sessions at the same time from one IPv4 address or IPv6 /64; 0 for no limit."`
+	ClientConnectionsPerMinute int   `yaml:"client_connections_per_minute" max:"1000000" example:"300" doc:"New connections a minute from one IPv4 address or IPv6 /64; 0 for no limit."`
+	ClientMessagesPerMinute    int   `yaml:"client_messages_per_minute" max:"1000000" example:"500" doc:"Messages a minute from one IPv4 address or IPv6 /64; 0 for no limit."`
+	Hops                       int   `yaml:"hops" min:"10" max:"1000" example:"50" doc:"Received fields after which a message is taken to be in a loop; cannot be off."`
 }
 
 // Delivery says how destinations are reached.
 type Delivery struct {
-	IPv6         string     // "auto": IPv4 first; "on": IPv6 first; "off": never
-	AllowPrivate bool       // dial loopback and private addresses; for tests and inner networks
-	Port         int        // default 25
-	Source       netip.Addr // local address to dial from; zero: the system's choice
+	IPv6         string     `yaml:"ipv6" enum:"auto,on,off" example:"off" doc:"auto tries IPv4 first, on tries IPv6 first, off never uses IPv6."`
+	AllowPrivate bool       `yaml:"allow_private" example:"true" doc:"Deliver to loopback and private addresses too; only for tests and inner networks."`
+	Port         int        `yaml:"port" min:"1" max:"65535" example:"25" doc:"The port of the destinations."`
+	Source       netip.Addr `yaml:"source" default:"the system's choice" example:"192.0.2.1" doc:"The local address to connect from."` // zero: the system's choice
+}
+
+// defaults is the configuration of an empty file. SRS.Domain is filled in
+// after reading, because it follows another key.
+func defaults() *Config {
+	return &Config{
+		StateDir: stateDir(),
+		Listen:   []string{":25"},
+		DNS:      DNS{Timeout: 5 * time.Second},
+		SRS:      SRS{HashLength: 10, MaxAge: 14 * 24 * time.Hour},
+		Limits: Limits{
+			Message:        50 << 20,
+			Recipients:     100,
+			Messages:       100,
+			Sessions:       1000,
+			ClientSessions: 50,
+			Hops:           50,
+		},
+		Delivery: Delivery{IPv6: "auto", Port: 25},
+	}
+}
+
+// stateDir is what systemd's StateDirectory= gave us (the first one, when there
+// are several), else ./state of the working directory.
+func stateDir() string {
+	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	if dir == "" {
+		dir = "state"
+	}
+	if abs, err := filepath.Abs(dir); err == nil {
+		return abs
+	}
+	return dir
+}
+
+// notYet are the keys of the contract that this version does not act on: they
+// may hold anything, and are answered with a warning.
+var notYet = []struct{ section, key, doc string }{
+	{"tls", "acme", "A certificate from Let's Encrypt or another ACME authority."},
+	{"", "dkim", "Signing what is forwarded and sent."},
+	{"", "arc", "Sealing, and the sealers that are trusted."},
+	{"", "policy", "What to refuse: DMARC, blocklists, forwarders that are trusted."},
+	{"", "admin", "The status page and metrics."},
+	{"delivery", "mode", "Whether mail is delivered while the sender waits."},
+	{"delivery", "per_destination", "Connections at the same time to one destination."},
+	{"delivery", "per_mailbox", "Messages at the same time to one mailbox."},
+	{"delivery", "per_mailbox_per_second", "Messages a second to one mailbox."},
+	{"alias", "when_dmarc_breaks", "What to do with mail that would fail DMARC after forwarding."},
 }

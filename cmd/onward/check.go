@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"onward/internal/alias"
+	"onward/internal/config"
+	"onward/internal/problem"
+)
+
+func checkCommand() *cobra.Command {
+	var schema bool
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Read the configuration and print what is wrong with it",
+		Long: `Read the configuration and everything it includes, and print every problem
+with its file, line and column. Nothing is changed and nobody is asked.`,
+		Example: `  onward check -c onward.yaml
+  onward check --schema > onward.schema.json     for editors that complete YAML`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			if schema {
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", config.Schema())
+				return err
+			}
+			cfg, _, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), summary(cfg))
+			return nil
+		}),
+	}
+	cmd.Flags().BoolVar(&schema, "schema", false, "print the JSON Schema of the configuration instead")
+	return cmd
+}
+
+// load reads the configuration that a command is to use and its alias table.
+// Problems go to standard error; fatal ones end the command.
+func load(cmd *cobra.Command) (*config.Config, *alias.Table, error) {
+	flag, _ := cmd.Flags().GetString("config")
+	path, err := config.Find(flag)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, table, problems := read(path)
+	if len(problems) > 0 {
+		problem.Write(os.Stderr, problems, isTerminal(os.Stderr))
+	}
+	if n := len(problems.Fatal()); n > 0 {
+		return nil, nil, &failure{fmt.Errorf("%s in the configuration", count(n, "problem"))}
+	}
+	return cfg, table, nil
+}
+
+// read reads the configuration and builds its alias table. The table is nil
+// when any problem is fatal.
+func read(path string) (*config.Config, *alias.Table, problem.List) {
+	cfg, problems := config.Load(path)
+	if len(problems.Fatal()) > 0 {
+		return nil, nil, problems
+	}
+	table, more := alias.New(cfg)
+	problems = append(problems, more...)
+	problems.Sort()
+	return cfg, table, problems
+}
+
+// summary says in one line what a configuration holds.
+func summary(cfg *config.Config) string {
+	aliases := 0
+	for _, d := range cfg.Domains {
+		aliases += len(d.Aliases)
+	}
+	return fmt.Sprintf("%s: good. %s with %s on %s.", cfg.Files[0], count(len(cfg.Domains), "domain"), count(aliases, "alias"), cfg.Hostname)
+}
+
+// count writes a number with its noun.
+func count(n int, noun string) string {
+	switch {
+	case n == 1:
+		return "1 " + noun
+	case noun[len(noun)-1] == 's':
+		return fmt.Sprintf("%d %ses", n, noun)
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// isTerminal reports whether colour would be seen, and is wanted.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))
+}

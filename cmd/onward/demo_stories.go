@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"time"
+
+	"onward/internal/testmail"
+	"onward/testdata/messages"
+)
+
+// stories are what the demo plays, in this order: each finds the mailbox as the
+// one before left it.
+var stories = []struct {
+	title string
+	play  func(*stage, *playbill)
+}{
+	{"A newsletter reaches the mailbox", newsletter},
+	{"An unknown alias is refused before the message is sent", unknownAlias},
+	{"The mailbox refuses, and the sender hears it at once", mailboxRefuses},
+	{"A bounce travels back to the first sender", bounceReturns},
+	{"The alias file is edited, and the next message goes elsewhere", aliasEdited},
+}
+
+func newsletter(s *stage, p *playbill) {
+	v := p.visit(s)
+	v.say("MAIL FROM:<letters@paperboat.example>", "250")
+	v.say("RCPT TO:<me@example.org>", "250")
+	p.sender("MAIL FROM:<letters@paperboat.example> RCPT TO:<me@example.org>")
+	answer := v.message(messages.Newsletter, "250 2.0.0")
+	got, err := s.next(1)
+	p.check(err)
+	p.onward(envelope(got.Mail, got.Rcpt[0]))
+	p.mailbox(got.Reply)
+	p.answer(answer)
+	p.unchanged(got.Data, messages.Newsletter)
+	p.good("%d octets arrived as they were sent (SHA-256 %.8x…), under a return path of ours", len(messages.Newsletter), sha256.Sum256(messages.Newsletter))
+}
+
+func unknownAlias(s *stage, p *playbill) {
+	v := p.visit(s)
+	v.say("MAIL FROM:<bob@sender.example>", "250")
+	p.sender("RCPT TO:<mee@example.org>")
+	p.answer(v.say("RCPT TO:<mee@example.org>", "550 5.1.1"))
+	p.sender("RCPT TO:<press@example.org>")
+	p.answer(v.say("RCPT TO:<press@example.org>", "550"))
+	p.expect(s.mailbox.Count() == 1, "nothing goes to the mailbox")
+	p.good("the sender knows at once; nobody is sent a bounce")
+}
+
+func mailboxRefuses(s *stage, p *playbill) {
+	s.mailbox.Do("RCPT", testmail.Action{Reply: "550 5.2.1 ada@mailbox.example: this mailbox is closed", Times: 1})
+	v := p.visit(s)
+	v.say("MAIL FROM:<bob@sender.example>", "250")
+	v.say("RCPT TO:<me@example.org>", "250")
+	p.sender("MAIL FROM:<bob@sender.example> RCPT TO:<me@example.org>")
+	answer := v.message(messages.Note, "550 5.2.1")
+	p.mailbox("550 5.2.1 ada@mailbox.example: this mailbox is closed")
+	p.answer(answer)
+	p.expect(!strings.Contains(answer, "ada@"), "the private address stays private")
+	p.good("the mailbox's own words, without the private address; the sender's server tells its user")
+}
+
+func bounceReturns(s *stage, p *playbill) {
+	v := p.visit(s)
+	v.say("MAIL FROM:<bob@sender.example>", "250")
+	v.say("RCPT TO:<me@example.org>", "250")
+	v.message(messages.Note, "250 2.0.0")
+	forwarded, err := s.next(2)
+	p.check(err)
+	path := returnPath(forwarded)
+	p.onward(envelope(forwarded.Mail))
+
+	v = p.visit(s)
+	v.say("MAIL FROM:<eve@elsewhere.example>", "250")
+	v.say("RCPT TO:<"+path+">", "550 5.1.1") // a return path is for bounces only
+	v.say("RSET", "250")
+	v.say("MAIL FROM:<>", "250")
+	v.say("RCPT TO:<"+path+">", "250")
+	p.say("mailbox", "onward", "MAIL FROM:<> RCPT TO:<"+path+">")
+	v.message(messages.Bounce, "250 2.0.0")
+	bounce, err := s.next(3)
+	p.check(err)
+	p.say("onward", "bob's server", envelope(bounce.Mail, bounce.Rcpt[0]))
+	p.expect(bounce.Rcpt[0] == "RCPT TO:<bob@sender.example>", "it goes to the first sender")
+	p.unchanged(bounce.Data, messages.Bounce)
+	p.good("the return path knew the way; from anyone but a bounce it takes nothing (550 5.1.1)")
+}
+
+func aliasEdited(s *stage, p *playbill) {
+	p.say("you", "onward.yaml", "sed -i 's/me: ada@mailbox.example/me: ada+new@mailbox.example/'")
+	p.check(s.edit("me: ada@mailbox.example", "me: ada+new@mailbox.example"))
+	v := p.visit(s) // one connection, open all the while
+	want := "RCPT TO:<ada+new@mailbox.example>"
+	for n, end := s.mailbox.Count()+1, time.Now().Add(5*time.Second); ; n++ {
+		v.say("MAIL FROM:<bob@sender.example>", "250")
+		v.say("RCPT TO:<me@example.org>", "250")
+		answer := v.message(messages.Note, "250 2.0.0")
+		got, err := s.next(n)
+		p.check(err)
+		if got.Rcpt[0] == want {
+			p.onward(got.Rcpt[0])
+			p.answer(answer)
+			break
+		}
+		p.expect(time.Now().Before(end), "the change is noticed within two seconds")
+		time.Sleep(200 * time.Millisecond)
+	}
+	p.good("no restart, and no connection was dropped; a file with a mistake would have been ignored")
+}
+
+// returnPath returns the address in MAIL FROM.
+func returnPath(d testmail.Delivery) string {
+	_, path, _ := strings.Cut(d.Mail, "<")
+	path, _, _ = strings.Cut(path, ">")
+	return path
+}
+
+// A visit is one connection of the sender.
+type visit struct{ *testmail.Talk }
+
+// visit connects to onward and says EHLO.
+func (p *playbill) visit(s *stage) visit {
+	v := visit{testmail.Dial(p, s.address)}
+	v.Expect("220")
+	v.say("EHLO mail.sender.example", "250")
+	return v
+}
+
+// say sends a line and returns the reply, which must begin with want.
+func (v visit) say(line, want string) string { return v.Talk.Say(line, want) }
+
+// message sends the message and returns the final answer.
+func (v visit) message(eml []byte, want string) string {
+	v.say("DATA", "354")
+	stuffed := bytes.ReplaceAll(append([]byte("\r\n"), eml...), []byte("\r\n."), []byte("\r\n.."))[2:]
+	v.Send(string(stuffed) + ".\r\n")
+	return v.Expect(want)
+}
+
+// unchanged expects that got is want with fields of ours on top, and nothing
+// else different.
+func (p *playbill) unchanged(got, want []byte) {
+	fields, ok := bytes.CutSuffix(got, want)
+	p.expect(ok && bytes.Contains(fields, []byte("Received: from mail.sender.example")), "the message arrives byte for byte below our fields")
+}
+
+func (p *playbill) check(err error) {
+	if err != nil {
+		panic(plotHole(err.Error()))
+	}
+}
+
+func (p *playbill) expect(ok bool, what string) {
+	if !ok {
+		panic(plotHole("expected that " + what))
+	}
+}
+
+// Helper and Fatalf let the playbill stand in for a test (testmail.T).
+func (p *playbill) Helper() {}
+
+func (p *playbill) Fatalf(format string, args ...any) {
+	panic(plotHole(fmt.Sprintf(format, args...)))
+}

@@ -1,0 +1,108 @@
+// Command onward forwards the mail of your own domains to the mailboxes where
+// you read it.
+//
+// This package is the only one that knows all the others: it reads the
+// configuration, builds the parts, joins them, runs them and stops them. One
+// file is one command.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run executes one command and returns the exit status: 0 good, 1 problems
+// found, 2 wrong usage.
+func run(args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.Execute()
+	if err == nil {
+		return 0
+	}
+	if f, ok := errors.AsType[*failure](err); ok {
+		if f.err != nil {
+			fmt.Fprintf(os.Stderr, "onward: %v\n", f.err)
+		}
+		return 1
+	}
+	fmt.Fprintf(os.Stderr, "onward: %v\nRun 'onward --help' for how to use it.\n", err)
+	return 2
+}
+
+// A failure is an error found while doing what was asked, as against being
+// asked wrongly. A nil err means that everything has been said already.
+type failure struct{ err error }
+
+func (f *failure) Error() string { return fmt.Sprint(f.err) }
+func (f *failure) Unwrap() error { return f.err }
+
+// A misuse is a flag or an operand that cannot be understood.
+type misuse struct{ error }
+
+// action makes the errors of a command failures, but for misuse.
+func action(do func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		err := do(cmd, args)
+		if err == nil {
+			return nil
+		}
+		if _, ok := errors.AsType[*failure](err); ok {
+			return err
+		}
+		if _, ok := errors.AsType[misuse](err); ok {
+			return err
+		}
+		return &failure{err}
+	}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "onward",
+		Short: "Forward the mail of your own domain to the mailbox where you read it",
+		Long: `onward is the MX for people who own a domain and live in a mailbox somewhere
+else. It takes mail for me@example.org, and hands it on to someone@gmail.com
+while the sender waits, so that the sender hears what Gmail answered.`,
+		Example: `  onward demo                     see it work, without any set-up
+  onward check                    read the configuration, print what is wrong
+  onward serve                    run it
+  onward alias me@example.org     where mail to this address goes, and why`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.PersistentFlags().StringP("config", "c", "", "configuration `file` (default $ONWARD_CONFIG, ./onward.yaml, /etc/onward/onward.yaml)")
+	root.AddCommand(serveCommand(), demoCommand(), checkCommand(), aliasCommand(), srsCommand(), healthCommand(), versionCommand())
+	return root
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  onward version",
+		Args:    cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			fmt.Fprintln(cmd.OutOrStdout(), "onward", version())
+		},
+	}
+}
+
+// version returns what the Go tool recorded when it built this program.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	if v == "" {
+		v = "(devel)"
+	}
+	return v + " " + info.GoVersion
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"onward/internal/config"
+)
+
+func serveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon",
+		Long: `Run the daemon in the foreground, until SIGTERM or SIGINT. A message that is
+being delivered is finished first, for at most a minute. The configuration is
+read again when it changes, and on SIGHUP.`,
+		Example: "  onward serve -c /etc/onward/onward.yaml",
+		Args:    cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			flag, _ := cmd.Flags().GetString("config")
+			cfg, table, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			path, err := config.Find(flag)
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+			d, err := newDaemon(ctx, path, cfg, table, log)
+			if err != nil {
+				return err
+			}
+			listeners, err := listen(cfg.Listen)
+			if err != nil {
+				d.state.Close()
+				return err
+			}
+			return d.run(ctx, listeners)
+		}),
+	}
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"onward/internal/config"
+	"onward/internal/returnpath"
+	"onward/internal/store"
+)
+
+// A state is what the daemon keeps between runs: keys and stored return paths.
+// One process owns it at a time (RELIABILITY 86).
+type state struct {
+	dir     string
+	lock    *os.File
+	store   *store.Store
+	secrets []string
+}
+
+// openState takes possession of the state directory. On an error nothing stays
+// open.
+func openState(ctx context.Context, cfg *config.Config) (_ *state, err error) {
+	s := &state{dir: cfg.StateDir}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if s.lock, err = lockDir(s.dir); err != nil {
+		return nil, err
+	}
+	if s.secrets, err = loadSecrets(cfg, true); err != nil {
+		return nil, err
+	}
+	if s.store, err = store.Open(ctx, s.dir); err != nil {
+		return nil, err
+	}
+	return s, os.MkdirAll(s.tempDir(), 0o700)
+}
+
+// tempDir holds messages too large for memory; they have no names there.
+func (s *state) tempDir() string { return filepath.Join(s.dir, "tmp") }
+
+// Close gives the state directory up.
+func (s *state) Close() error {
+	var err error
+	if s.store != nil {
+		err = s.store.Close()
+	}
+	if s.lock != nil {
+		s.lock.Close()
+	}
+	return err
+}
+
+// lockDir makes the directory, but not the one it stands in, and locks it. The
+// lock goes with the process, however that ends.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("state_dir: %w; make the directory it stands in, or change state_dir", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("state_dir: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("state_dir: another onward is running on %s; stop it, or give this one a state_dir of its own", dir)
+	}
+	return lock, nil
+}
+
+// loadSecrets reads the SRS secrets. Only the daemon makes them (create), and
+// only where the owner did not name a file.
+func loadSecrets(cfg *config.Config, create bool) ([]string, error) {
+	if cfg.SRS.SecretFile != "" {
+		return returnpath.LoadSecrets(cfg.SRS.SecretFile, false)
+	}
+	return returnpath.LoadSecrets(filepath.Join(cfg.StateDir, "srs-secret"), create)
+}

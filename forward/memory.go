@@ -1,0 +1,73 @@
+package forward
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"sync"
+	"time"
+
+	"onward/internal/message"
+	"onward/internal/reply"
+)
+
+// Bounds of the memory of partial deliveries (RELIABILITY.md 2.4).
+const (
+	memoryTime = 24 * time.Hour
+	memorySize = 10_000
+)
+
+// A memory remembers which target has a message that its sender was told to
+// send again, so that the next try reaches the others only. It forgets at
+// memoryTime, beyond memorySize, and at a restart: then a target may get a
+// second copy, and none goes without.
+//
+// Once the sender has a final answer the message is forgotten: the same bytes
+// again from it are a new message.
+type memory struct {
+	mu     sync.Mutex
+	said   map[key]memo
+	oldest []key // in order of time
+}
+
+// A key names one copy: the exact bytes, sender, recipient and target, never a
+// Message-ID (RELIABILITY 41).
+type key [sha256.Size]byte
+
+type memo struct {
+	reply *reply.Reply
+	until time.Time
+}
+
+func (f *Forwarder) key(env *message.Envelope, msg *message.Message, d *delivery) key {
+	return sha256.Sum256(fmt.Appendf(nil, "%x\n%s\n%s\n%s", msg.Sum(), env.From, d.recipients[0].Address.Fold(), d.target.Fold()))
+}
+
+func (m *memory) remember(k key, r *reply.Reply) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, known := m.said[k]; known {
+		return
+	}
+	if m.said == nil {
+		m.said = map[key]memo{}
+	}
+	if len(m.oldest) == memorySize {
+		delete(m.said, m.oldest[0])
+		m.oldest = m.oldest[1:]
+	}
+	m.said[k] = memo{r, time.Now().Add(memoryTime)}
+	m.oldest = append(m.oldest, k)
+}
+
+func (m *memory) recall(k key) (*reply.Reply, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	memo, ok := m.said[k]
+	return memo.reply, ok && time.Now().Before(memo.until)
+}
+
+func (m *memory) forget(k key) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.said, k)
+}

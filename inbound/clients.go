@@ -1,0 +1,131 @@
+package inbound
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"onward/internal/config"
+	"onward/internal/reply"
+)
+
+// clients counts what each client uses (RELIABILITY.md 5). A client is an IPv4
+// address or an IPv6 /64, which is one customer. Its entries are at most those
+// that connected within the last minute, plus those still connected.
+type clients struct {
+	mu     sync.Mutex
+	open   map[*conn]netip.Prefix
+	usage  map[netip.Prefix]*usage
+	window time.Time // when the counts a minute began
+	closed bool
+}
+
+type usage struct {
+	sessions    int
+	connections int // in this window
+	messages    int // in this window
+}
+
+func newClients() *clients {
+	return &clients{open: map[*conn]netip.Prefix{}, usage: map[netip.Prefix]*usage{}}
+}
+
+// enter counts a new connection, or says why it may not be. The limits on all
+// sessions and on one client's keep a flood from one place out of the way of
+// everybody else; both are temporary, the sender comes back.
+func (cs *clients) enter(c *conn, now time.Time, limits config.Limits) *reply.Reply {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	key := clientKey(c.client)
+	u := cs.of(key, now)
+	u.connections++
+	switch {
+	case cs.closed:
+		return reply.New(421, "4.3.2", "shutting down, please come back")
+	case over(len(cs.open)+1, limits.Sessions):
+		return reply.New(421, "4.3.2", "too many connections, please come back later")
+	case over(u.sessions+1, limits.ClientSessions):
+		return reply.New(421, "4.7.0", "too many connections from your address")
+	case over(u.connections, limits.ClientConnectionsPerMinute):
+		return reply.New(421, "4.7.0", "too many connections a minute from your address")
+	}
+	u.sessions++
+	cs.open[c] = key
+	return nil
+}
+
+// leave forgets a connection that entered.
+func (cs *clients) leave(c *conn) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if key, ok := cs.open[c]; ok {
+		delete(cs.open, c)
+		cs.usage[key].sessions--
+	}
+}
+
+// message counts a message, or says why it may not be.
+func (cs *clients) message(client netip.Addr, now time.Time, limits config.Limits) *reply.Reply {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	u := cs.of(clientKey(client), now)
+	if u.messages++; over(u.messages, limits.ClientMessagesPerMinute) {
+		return reply.New(451, "4.7.0", "too many messages a minute from your address, please try again later")
+	}
+	return nil
+}
+
+// of returns the counts of a client in the present window.
+func (cs *clients) of(key netip.Prefix, now time.Time) *usage {
+	if now.Sub(cs.window) >= time.Minute {
+		cs.window = now
+		for k, u := range cs.usage {
+			if u.connections, u.messages = 0, 0; u.sessions == 0 {
+				delete(cs.usage, k)
+			}
+		}
+	}
+	u := cs.usage[key]
+	if u == nil {
+		u = &usage{}
+		cs.usage[key] = u
+	}
+	return u
+}
+
+// interrupt asks every connection to end, and lets no more enter.
+func (cs *clients) interrupt() {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.closed = true
+	for c := range cs.open {
+		c.interrupt()
+	}
+}
+
+// kill closes every connection without a word.
+func (cs *clients) kill() {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for c := range cs.open {
+		c.raw.Close()
+	}
+}
+
+// crowded reports whether more than 80 % of all sessions are in use.
+func (cs *clients) crowded(limit int) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return limit > 0 && len(cs.open)*10 > limit*8
+}
+
+func clientKey(ip netip.Addr) netip.Prefix {
+	bits := 32
+	if ip.Is6() {
+		bits = 64
+	}
+	p, _ := ip.Prefix(bits)
+	return p
+}
+
+func over(n, limit int) bool { return limit > 0 && n > limit }

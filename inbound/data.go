@@ -1,0 +1,149 @@
+package inbound
+
+import (
+	"bytes"
+	"sync"
+	"time"
+
+	"onward/internal/message"
+	"onward/internal/reply"
+)
+
+// The pace of a message (RELIABILITY 74, DEPENDENCIES.md A1): whoever falls
+// below minRate on average, after a grace time, is cut off; so is a sender
+// that stands still for blockTimeout (RFC 5321 4.5.3.2.5).
+const (
+	minRate      = 500 // octets a second
+	graceTime    = time.Minute
+	blockTimeout = 3 * time.Minute
+	blockSize    = 32 << 10
+)
+
+// blocks are the read buffers of messages on their way in.
+var blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
+
+// receive reads the message of one DATA to its true end, which is CR LF . CR LF
+// and nothing else (RFC 5321 4.1.1.4), and removes the doubled dots.
+//
+// A *reply.Reply is the answer to the whole message, and the connection goes
+// on unless the message was far too large. Any other error ends it.
+func (c *conn) receive(buffer *message.Buffer, limit int64) error {
+	c.settle() // go-smtp's 354
+	if err := c.flush(); err != nil {
+		return err
+	}
+	block := blocks.Get().(*[blockSize]byte)
+	defer blocks.Put(block)
+	r := &dataReader{buffer: buffer, limit: limit, lineStart: true}
+	have := copy(block[:], c.rest)
+	for began := time.Now(); ; {
+		used := r.take(block[:have], have == len(block))
+		have = copy(block[:], block[used:have])
+		if r.ended || r.hopeless() {
+			break
+		}
+		n, err := c.readWire(block[have:], paceDeadline(began, r.size))
+		if err != nil {
+			return err
+		}
+		have += n
+	}
+	c.rest = bytes.Clone(block[:have])
+	c.closing = c.closing || !r.ended
+	c.pass = ".\r\n" // go-smtp's turn to see the end
+	return r.verdict()
+}
+
+// paceDeadline is the moment at which a sender of size octets since began has
+// become too slow.
+func paceDeadline(began time.Time, size int64) time.Time {
+	onAverage := began.Add(graceTime + time.Duration(size/minRate)*time.Second)
+	if standing := time.Now().Add(blockTimeout); standing.Before(onAverage) {
+		return standing
+	}
+	return onAverage
+}
+
+// A dataReader is the state of one message between two reads: whole lines are
+// taken as they come, lines longer than a block in pieces.
+type dataReader struct {
+	buffer    *message.Buffer
+	limit     int64
+	size      int64
+	lineStart bool // the last line ended in CR LF, or there was none
+	bare      bool // a CR or LF stood alone
+	trouble   error
+	ended     bool
+}
+
+// take reads block as far as it can and returns how many octets it used. When
+// full is set there is no room for more, and a line without end is taken in
+// part, but for its last octet, which may be the CR of a line end.
+func (r *dataReader) take(block []byte, full bool) (used int) {
+	kept := 0 // block[kept:used] is content not yet stored
+	for !r.ended {
+		rest := block[used:]
+		i := bytes.IndexByte(rest, '\n')
+		line := rest[:i+1]
+		if i < 0 {
+			if !full || used > 0 {
+				break
+			}
+			line = rest[:len(rest)-1]
+		}
+		if r.lineStart && len(line) > 0 && line[0] == '.' {
+			r.store(block[kept:used])
+			kept = used + 1 // the dot goes (RFC 5321 4.5.2)
+			r.ended = string(line) == ".\r\n"
+		}
+		used += len(line)
+		r.check(line, i >= 0)
+	}
+	if r.ended {
+		return used
+	}
+	r.store(block[kept:used])
+	return used
+}
+
+// check looks for a CR or LF that stands alone (STANDARDS.md P1). A dot after
+// such a line does not stand at the start of one: it neither ends the message
+// nor is it removed.
+func (r *dataReader) check(line []byte, whole bool) {
+	cr := bytes.IndexByte(line, '\r')
+	r.lineStart = whole && cr >= 0 && cr == len(line)-2
+	if whole && !r.lineStart || !whole && cr >= 0 {
+		r.bare = true
+	}
+	if whole && cr >= 0 && cr < len(line)-2 && line[len(line)-2] == '\r' {
+		r.lineStart = true // refused all the same, but here a line does end
+	}
+}
+
+// store keeps content, until something makes the message hopeless.
+func (r *dataReader) store(p []byte) {
+	r.size += int64(len(p))
+	if len(p) == 0 || r.bare || r.trouble != nil || r.limit > 0 && r.size > r.limit {
+		return
+	}
+	_, r.trouble = r.buffer.Write(p)
+}
+
+// hopeless reports whether the message is so far over the limit that reading
+// it to its end is no use (RELIABILITY 4).
+func (r *dataReader) hopeless() bool {
+	return r.limit > 0 && r.size > r.limit+r.limit/2
+}
+
+// verdict answers a message that was read to its end, or is hopeless.
+func (r *dataReader) verdict() error {
+	switch {
+	case r.bare:
+		return reply.New(550, "5.6.0", "a bare CR or LF in the message; lines end in CR LF (RFC 5321 2.3.8)")
+	case r.limit > 0 && r.size > r.limit:
+		return errTooLarge(r.limit)
+	case r.trouble != nil: // disk full and the like (RELIABILITY 70)
+		return &reply.Reply{Code: 452, Status: "4.3.1", Text: "no room for the message now, please try again later", Err: r.trouble}
+	}
+	return nil
+}

@@ -1,0 +1,323 @@
+package inbound
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// pipes is a network of net.Pipe, so that a bubble of testing/synctest can
+// turn minutes into nothing.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// inBubble runs a test against a server on pipes in fake time.
+func inBubble(t *testing.T, test func(h *house, dial func() *talk)) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+		h := newHouse(t, nil)
+		h.serve(p)
+		test(h, func() *talk {
+			ours, theirs := net.Pipe()
+			p.conns <- theirs
+			t.Cleanup(func() { ours.Close() })
+			c := &talk{t, ours, bufio.NewReader(ours)}
+			c.expect("220")
+			return c
+		})
+		h.stop()
+	})
+}
+
+// TestStallIsFinal holds DEPENDENCIES.md A1: after a stall inside a message,
+// what follows is neither message nor command, and the answer is not 5xx.
+func TestStallIsFinal(t *testing.T) {
+	inBubble(t, func(h *house, dial func() *talk) {
+		c := dial()
+		c.begin()
+		c.send("Subject: x\r\n\r\nhalf a message")
+		began := time.Now()
+		c.expect("421 4.4.2")
+		if waited := time.Since(began); waited > blockTimeout {
+			t.Errorf("waited %v for a stalled sender", waited)
+		}
+		io.WriteString(c.conn, "\r\nRSET\r\nMAIL FROM:<ceo@victim.example>\r\nRCPT TO:<me@example.org>\r\nDATA\r\nx: forged\r\n.\r\n")
+		c.closed()
+		if m := h.owner.messages(); len(m) != 0 {
+			t.Errorf("messages %+v", m)
+		}
+	})
+}
+
+// TestPace holds that a slow honest sender is not cut off and a dripping one
+// is (RELIABILITY 74, DEPENDENCIES.md A1: no absolute deadline).
+func TestPace(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		octets int // a line, every ten seconds
+		want   string
+	}{
+		{"slow", 8000, "250 2.0.0 "},
+		{"dripping", 50, "421 4.4.2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(h *house, dial func() *talk) {
+				c := dial()
+				c.begin()
+				line := strings.Repeat("x", tt.octets) + "\r\n"
+				var sending sync.WaitGroup
+				defer sending.Wait()
+				sending.Go(func() {
+					io.WriteString(c.conn, "x: y\r\n\r\n")
+					for range 100 { // a quarter of an hour
+						if _, err := io.WriteString(c.conn, line); err != nil {
+							return
+						}
+						time.Sleep(10 * time.Second)
+					}
+					io.WriteString(c.conn, ".\r\n")
+				})
+				c.expect(tt.want)
+			})
+		})
+	}
+}
+
+func TestIdleClientIsSentAway(t *testing.T) {
+	inBubble(t, func(h *house, dial func() *talk) {
+		c := dial()
+		c.say("EHLO c", "250")
+		began := time.Now()
+		c.expect("421 4.4.2")
+		c.closed()
+		if waited := time.Since(began); waited != commandTimeout {
+			t.Errorf("waited %v, want %v", waited, commandTimeout)
+		}
+	})
+}
+
+func TestSessionEnds(t *testing.T) {
+	inBubble(t, func(h *house, dial func() *talk) {
+		c := dial()
+		c.say("EHLO c", "250")
+		began := time.Now()
+		var sending sync.WaitGroup
+		defer sending.Wait()
+		sending.Go(func() {
+			for {
+				if _, err := io.WriteString(c.conn, "MAIL FROM:<a@b.example>\r\nRSET\r\n"); err != nil {
+					return
+				}
+				time.Sleep(50 * time.Second)
+			}
+		})
+		for {
+			got, err := c.read()
+			if strings.HasPrefix(got, "421") {
+				break
+			}
+			if err != nil {
+				t.Fatalf("got %q, %v", got, err)
+			}
+		}
+		if d := time.Since(began); d < sessionTimeout-time.Minute || d > sessionTimeout+time.Minute {
+			t.Errorf("the session ended after %v", d)
+		}
+	})
+}
+
+// TestShutdownEndsIdleSessions holds DEPENDENCIES.md B5.
+func TestShutdownEndsIdleSessions(t *testing.T) {
+	h := open(t, nil)
+	idle, busy := h.dial(), h.dial()
+	idle.say("EHLO c", "250")
+	busy.begin()
+	busy.send("x: half\r\n")
+	began := time.Now()
+	h.stop()
+	idle.expect("421 4.3.2")
+	idle.closed()
+	busy.expect("421 4.3.2") // before the dot the message is the sender's (RELIABILITY 85)
+	busy.closed()
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("stopping took %v", d)
+	}
+	if _, err := net.Dial("tcp", h.addr); err == nil {
+		t.Error("still listening")
+	}
+	if n := len(h.owner.messages()); n != 0 {
+		t.Errorf("%d messages", n)
+	}
+}
+
+// TestShutdownFinishesMessage holds RELIABILITY 85: after the dot the answer
+// is still given.
+func TestShutdownFinishesMessage(t *testing.T) {
+	h := open(t, nil)
+	h.owner.hold = make(chan struct{})
+	c := h.dial()
+	c.begin()
+	c.send("x: y\r\n.\r\n")
+	for len(h.owner.messages()) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	stopped := make(chan struct{})
+	go func() { h.stop(); close(stopped) }()
+	h.t.Cleanup(func() { <-stopped })
+	for { // until the listener is closed
+		conn, err := net.Dial("tcp", h.addr)
+		if err != nil {
+			break
+		}
+		conn.Close()
+	}
+	close(h.owner.hold)
+	c.expect("250 2.0.0 ")
+	c.expect("421")
+	c.closed()
+	<-stopped
+}
+
+// TestHangUpAnywhere lets a client go away after each line of a session.
+func TestHangUpAnywhere(t *testing.T) {
+	h := open(t, nil)
+	lines := []string{"EHLO c\r\n", "MAIL FROM:<a@b.example>\r\n", "RCPT TO:<me@example.org>\r\n", "DATA\r\n", "x: y\r\n", "\r\nhello\r\n", ".\r", "\n"}
+	for n := range lines {
+		for _, cut := range []int{0, 1} {
+			c := h.dial()
+			for i, line := range lines[:n+1] {
+				if i == n {
+					line = line[:len(line)-cut]
+				}
+				c.send(line)
+				if strings.HasSuffix(line, "\n") && i < 4 {
+					c.read()
+				}
+			}
+			c.conn.Close()
+		}
+	}
+	h.honest()
+	for _, m := range h.owner.messages() {
+		if m.bytes != "x: y\r\n\r\nhello\r\n" && m.bytes != "Subject: honest\r\n\r\nhello\r\n" {
+			t.Errorf("half a message was taken: %q", m.bytes)
+		}
+	}
+}
+
+// TestLimits holds the limits of RELIABILITY.md 5 that go-smtp leaves open
+// (DEPENDENCIES.md B6), each with 0 as off.
+func TestLimits(t *testing.T) {
+	t.Run("sessions", func(t *testing.T) {
+		h := open(t, func(p *Policy) { p.Limits.Sessions = 2 })
+		a := h.dial()
+		h.dial()
+		h.connect().expect("421 4.3.2")
+		a.say("QUIT", "221")
+		a.closed()
+		h.honest()
+	})
+	t.Run("sessions of a client", func(t *testing.T) {
+		h := open(t, func(p *Policy) { p.Limits.ClientSessions = 1 })
+		a := h.dial()
+		h.connect().expect("421 4.7.0")
+		a.say("QUIT", "221")
+		a.closed()
+		h.honest()
+	})
+	t.Run("connections a minute", func(t *testing.T) {
+		h := open(t, func(p *Policy) { p.Limits.ClientConnectionsPerMinute = 2 })
+		h.dial()
+		h.dial()
+		h.connect().expect("421 4.7.0")
+	})
+	t.Run("messages a minute", func(t *testing.T) {
+		h := open(t, func(p *Policy) { p.Limits.ClientMessagesPerMinute = 2 })
+		h.honest()
+		h.honest()
+		c := h.dial()
+		c.say("EHLO c", "250")
+		c.say("MAIL FROM:<a@b.example>", "451 4.7.0")
+	})
+	t.Run("recipients", func(t *testing.T) {
+		h := open(t, func(p *Policy) { p.Limits.Recipients = 2 })
+		c := h.dial()
+		c.say("EHLO c", "250")
+		c.say("MAIL FROM:<a@b.example>", "250")
+		c.say("RCPT TO:<me@example.org>", "250")
+		c.say("RCPT TO:<abuse@example.org>", "250")
+		c.say("RCPT TO:<trap@example.org>", "452 4.5.3")
+		c.say("DATA", "354")
+		c.say("x: y\r\n.", "250")
+	})
+	t.Run("messages a session", func(t *testing.T) {
+		h := open(t, func(p *Policy) { p.Limits.Messages = 1 })
+		c := h.dial()
+		c.begin()
+		c.say("x: y\r\n.", "250")
+		c.say("MAIL FROM:<a@b.example>", "421 4.7.0")
+		c.closed()
+	})
+	t.Run("off", func(t *testing.T) {
+		h := open(t, func(p *Policy) { p.Limits.Sessions, p.Limits.ClientSessions, p.Limits.Messages = 0, 0, 0 })
+		for range 60 {
+			h.dial()
+		}
+		h.honest()
+	})
+}
+
+// BenchmarkSession measures one message of 10 KB on loopback, the owner doing
+// nothing with it.
+func BenchmarkSession(b *testing.B) {
+	h := open(b, func(p *Policy) { p.Limits.Messages = 0 })
+	message := "Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("x", 76)+"\r\n", 128) + ".\r\n"
+	conn, err := net.Dial("tcp", h.addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	ask := func(s string, replies int) {
+		io.WriteString(conn, s)
+		for replies > 0 {
+			line, err := r.ReadString('\n')
+			if err != nil || line[0] > '3' {
+				b.Fatalf("%q: %v", line, err)
+			}
+			if line[3] == ' ' {
+				replies--
+			}
+		}
+	}
+	ask("EHLO c\r\n", 2)
+	b.SetBytes(int64(len(message)))
+	b.ReportAllocs()
+	for b.Loop() {
+		ask("MAIL FROM:<a@b.example>\r\nRCPT TO:<me@example.org>\r\nDATA\r\n", 3)
+		ask(message, 1)
+	}
+}

@@ -1,0 +1,50 @@
+package inbound
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"onward/internal/address"
+	"onward/internal/message"
+)
+
+// received composes our Received field (RFC 5321 4.4, STANDARDS.md P5). The
+// recipient is named only where there is one, so that no copy tells of
+// another (RFC 5321 7.2).
+func (c *conn) received(env *message.Envelope, hostname address.Domain) []byte {
+	state := c.tlsState()
+	b := fmt.Appendf(nil, "Received: from %s (%s)\r\n\tby %s with %s", env.Helo, literal(env.Client), hostname, c.protocol(env, state != nil))
+	if state != nil {
+		b = fmt.Appendf(b, "\r\n\t(%s %s)", tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite))
+	}
+	b = fmt.Appendf(b, "\r\n\tid %s", env.ID)
+	if len(env.Recipients) == 1 {
+		b = fmt.Appendf(b, "\r\n\tfor <%s>", env.Recipients[0].Address)
+	}
+	return fmt.Appendf(b, ";\r\n\t%s\r\n", env.Arrived.Format(time.RFC1123Z))
+}
+
+// protocol names the protocol as RFC 3848 and RFC 6531 do.
+func (c *conn) protocol(env *message.Envelope, secure bool) string {
+	name := "SMTP"
+	switch {
+	case env.UTF8:
+		name = "UTF8SMTP"
+	case c.esmtp:
+		name = "ESMTP"
+	}
+	if secure {
+		name += "S"
+	}
+	return name
+}
+
+// literal writes an address as an address literal (RFC 5321 4.1.3).
+func literal(ip netip.Addr) string {
+	if ip.Is6() {
+		return "[IPv6:" + ip.String() + "]"
+	}
+	return "[" + ip.String() + "]"
+}

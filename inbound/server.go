@@ -1,0 +1,182 @@
+// Package inbound is the MX listener: the SMTP dialogue with a sender, its
+// limits, who may write to whom, and one message read to its end.
+//
+//	Server -> conn (one client) -> transaction (MAIL to the final answer)
+//	       -> Envelope and Message -> Acceptor -> the answer
+//
+// The dialogue is go-smtp's, behind a guard. A conn stands between the wire and
+// the library: it reads and checks every line, answers what the library would
+// answer wrongly, keeps all deadlines and limits, does STARTTLS, and reads the
+// message itself. The library sees well-formed commands in the right order and
+// calls the session back. Each trap of DEPENDENCIES.md 1 has a test here that
+// fails without its guard.
+//
+// What is answered with 250 to the final dot is owned by somebody: the Acceptor
+// says so. Trouble of ours is always 4xx.
+package inbound
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"onward/internal/address"
+	"onward/internal/alias"
+	"onward/internal/config"
+	"onward/internal/message"
+	"onward/internal/returnpath"
+)
+
+// An Acceptor finds an owner for a message. It answers with a *reply.Reply:
+// 2xx means that a destination has the message, 5xx that it never will, and
+// anything else that the sender still owns it. The message is closed when
+// Accept returns.
+type Acceptor interface {
+	Accept(ctx context.Context, env *message.Envelope, msg *message.Message) error
+}
+
+// A Policy is what decides about a message and what a reload replaces.
+type Policy struct {
+	Hostname address.Domain
+	Limits   config.Limits
+	TLS      *tls.Config
+	Aliases  *alias.Table
+	Returns  *returnpath.Rewriter
+}
+
+// A Server answers on the listening addresses. All fields are required.
+type Server struct {
+	Policy   func() *Policy // the one in force; never nil
+	Acceptor Acceptor
+	TempDir  string // for messages too large for memory
+	Log      *slog.Logger
+
+	clients *clients
+	smtp    *smtp.Server
+	ctx     context.Context // of the deliveries; ends after the grace time
+}
+
+// grace is how long a message may take to find its owner after the server was
+// told to stop: under the 90 s after which most supervisors kill.
+const grace = 60 * time.Second
+
+// Serve answers on the listeners until ctx ends, then stops: listeners first,
+// then every connection that waits for its client, then, at most a minute
+// later, those whose message is being delivered (RELIABILITY 85).
+func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
+	deliveries, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	s.ctx = deliveries
+	s.clients = newClients()
+	s.smtp = smtp.NewServer(smtp.BackendFunc(s.session))
+	s.smtp.MaxLineLength = blockSize // conn has stricter ones (DEPENDENCIES.md B4)
+	s.smtp.Domain = s.Policy().Hostname.String()
+	s.smtp.ErrorLog = &errorLog{s.Log}
+
+	var accepting sync.WaitGroup
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		accepting.Go(func() { failed <- s.smtp.Serve(&listener{Listener: l, server: s}) })
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	s.stop(cancel, listeners)
+	accepting.Wait()
+	return err
+}
+
+// stop ends the listeners and all connections. go-smtp alone would wait for
+// idle ones for ever (DEPENDENCIES.md B5).
+func (s *Server) stop(cancelDeliveries func(), listeners []net.Listener) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.smtp.Shutdown(context.Background())
+	}()
+	s.clients.interrupt()
+	select {
+	case <-done:
+	case <-time.After(grace):
+		cancelDeliveries()
+		s.clients.kill()
+		select {
+		case <-done:
+		case <-time.After(time.Second): // a delivery that hangs after its final dot
+		}
+	}
+	for _, l := range listeners { // one that go-smtp had not come to know yet
+		l.Close()
+	}
+}
+
+// session is go-smtp's NewSession.
+func (s *Server) session(c *smtp.Conn) (smtp.Session, error) {
+	guarded, ok := c.Conn().(*conn)
+	if !ok {
+		return nil, errors.New("connection without guard")
+	}
+	return &session{guarded}, nil
+}
+
+// patience is how long a client may think about its next command.
+func (s *Server) patience() time.Duration {
+	if s.clients.crowded(s.Policy().Limits.Sessions) {
+		return stressTimeout
+	}
+	return commandTimeout
+}
+
+// A listener accepts connections and guards them.
+type listener struct {
+	net.Listener
+	server *Server
+}
+
+// Accept returns the next connection within the limits. Others hear why not;
+// their farewell is written without waiting, so they delay nobody.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		raw, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := newConn(l.server, raw, clientAddr(raw))
+		r := l.server.clients.enter(c, time.Now(), l.server.Policy().Limits)
+		if r == nil {
+			c.log.Debug("connected")
+			return c, nil
+		}
+		c.log.Info("connection refused", "code", r.Code, "status", r.Status, "text", r.Text)
+		raw.SetWriteDeadline(time.Now().Add(time.Second))
+		raw.Write([]byte(r.String() + "\r\n"))
+		raw.Close()
+	}
+}
+
+// clientAddr returns the peer's address, an IPv4-mapped one as IPv4.
+func clientAddr(c net.Conn) netip.Addr {
+	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap().WithZone("")
+	}
+	return netip.IPv4Unspecified()
+}
+
+// errorLog passes go-smtp's own messages to the log: panics, accept errors.
+type errorLog struct{ log *slog.Logger }
+
+// Printf and Println implement smtp.Logger.
+func (l *errorLog) Printf(format string, v ...any) {
+	l.log.Error("smtp server", "err", fmt.Sprintf(format, v...))
+}
+func (l *errorLog) Println(v ...any) { l.log.Error("smtp server", "err", fmt.Sprint(v...)) }

@@ -1,0 +1,199 @@
+package inbound
+
+import (
+	"context"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"onward/internal/address"
+	"onward/internal/message"
+	"onward/internal/reply"
+)
+
+// A transaction is one message on its way in, from MAIL to the final answer.
+// The policy is the one in force at MAIL: a reload changes the next message.
+type transaction struct {
+	policy     *Policy
+	id         string
+	arrived    time.Time
+	from       address.ReversePath
+	utf8       bool
+	recipients []message.Recipient
+}
+
+// A session is what go-smtp calls back. It takes the parsed command from the
+// conn and never looks at the library's arguments.
+type session struct {
+	c *conn
+}
+
+// Reset ends the transaction: RSET, EHLO, or the message is done.
+func (s *session) Reset() { s.c.tx = nil }
+
+// Logout ends the session.
+func (s *session) Logout() error { return nil }
+
+// Mail begins a transaction.
+func (s *session) Mail(string, *smtp.MailOptions) error {
+	c := s.c
+	now := time.Now()
+	if r := c.server.clients.message(c.client, now, c.server.Policy().Limits); r != nil {
+		return wire(r)
+	}
+	c.messages++
+	c.junk = 0
+	c.tx = &transaction{
+		policy:  c.server.Policy(),
+		id:      message.NewID(now),
+		arrived: now,
+		from:    c.command.from,
+		utf8:    c.command.utf8,
+	}
+	return nil
+}
+
+// Rcpt finds out what a recipient stands for, or refuses it.
+func (s *session) Rcpt(string, *smtp.RcptOptions) error {
+	c, tx, to := s.c, s.c.tx, s.c.command.to
+	recipient, err := tx.recipient(c.server.ctx, to)
+	if err != nil {
+		r := reply.From(err)
+		c.log.Info("rejected", "id", tx.id, "from", tx.from, "to", to, "code", r.Code, "status", r.Status, "err", err)
+		return wire(r)
+	}
+	tx.recipients = append(tx.recipients, recipient)
+	return nil
+}
+
+// recipient decides who may write to what. Errors are *reply.Reply.
+func (tx *transaction) recipient(ctx context.Context, to address.Mailbox) (message.Recipient, error) {
+	p := tx.policy
+	switch {
+	case p.Limits.Recipients > 0 && len(tx.recipients) >= p.Limits.Recipients:
+		return message.Recipient{}, reply.New(452, "4.5.3", "%d recipients are enough, send the rest in another message", len(tx.recipients))
+	case !to.IsASCII() && !tx.utf8:
+		return message.Recipient{}, reply.New(553, "5.6.7", "an address in UTF-8 needs SMTPUTF8")
+	case p.Returns.Is(to):
+		return tx.bounce(ctx, to)
+	}
+	match, err := p.Aliases.Lookup(to, tx.arrived)
+	if err != nil {
+		return message.Recipient{}, err
+	}
+	if !match.Admits(tx.from.Mailbox) {
+		return message.Recipient{}, reply.New(550, "5.7.1", "<%s>: does not take mail from you", to)
+	}
+	return message.Recipient{Address: to, Targets: match.Targets}, nil
+}
+
+// bounce takes mail to an SRS address of ours: a bounce on its way back to the
+// first sender, so from the null sender only (STANDARDS.md S3, S4; RELIABILITY
+// 20). What it was reversed to is no alias, even if it looks like one (S6).
+func (tx *transaction) bounce(ctx context.Context, to address.Mailbox) (message.Recipient, error) {
+	if !tx.from.IsNull() {
+		return message.Recipient{}, reply.New(550, "5.1.1", "<%s>: takes bounces only", to)
+	}
+	sender, err := tx.policy.Returns.Restore(ctx, to)
+	if err != nil {
+		return message.Recipient{}, err
+	}
+	return message.Recipient{Address: to, Targets: []address.Mailbox{sender}, SRS: true}, nil
+}
+
+// Data takes one message: read it, look at it, find it an owner. The reply
+// that it returns is the truth about the message, whatever became of the
+// connection meanwhile.
+func (s *session) Data(end io.Reader) error {
+	c, tx := s.c, s.c.tx
+	buffer := message.NewBuffer(c.server.TempDir)
+	defer buffer.Close()
+	err := c.receive(buffer, tx.policy.Limits.Message)
+	if _, whole := err.(*reply.Reply); err != nil && !whole {
+		c.end(err)
+		return err // heard by nobody
+	}
+	if _, e := io.Copy(io.Discard, end); e != nil {
+		return e
+	}
+	if err == nil {
+		err = s.accept(tx, buffer)
+	}
+	r := reply.From(err)
+	c.log.Info(verb(r), "id", tx.id, "from", tx.from, "size", buffer.Size(), "code", r.Code, "status", r.Status, "text", r.Text, "err", r.Err)
+	return wire(&reply.Reply{Code: r.Code, Status: r.Status, Text: tx.id + " " + r.Text})
+}
+
+// accept gives a received message to the Acceptor and returns its answer.
+func (s *session) accept(tx *transaction, buffer *message.Buffer) error {
+	msg, err := buffer.Message()
+	if err != nil {
+		return headerReply(err)
+	}
+	limit := tx.policy.Limits.Hops
+	if hops := msg.Hops(); limit > 0 && hops > limit {
+		return reply.New(554, "5.4.6", "%d hops, this message is going round in circles", hops) // STANDARDS.md D14, P7
+	}
+	if startsFolded(msg) {
+		return reply.New(550, "5.6.0", "the message begins with a continuation line")
+	}
+	return s.c.server.Acceptor.Accept(s.c.server.ctx, s.envelope(tx), msg)
+}
+
+// envelope records what the dialogue said.
+func (s *session) envelope(tx *transaction) *message.Envelope {
+	env := &message.Envelope{
+		ID:         tx.id,
+		Arrived:    tx.arrived,
+		Client:     s.c.client,
+		Helo:       s.c.helo,
+		From:       tx.from,
+		Recipients: tx.recipients,
+		UTF8:       tx.utf8,
+	}
+	env.Trace = s.c.received(env, tx.policy.Hostname)
+	return env
+}
+
+// headerReply answers a message whose header could not be read.
+func headerReply(err error) error {
+	if err == message.ErrHeaderTooLarge {
+		return reply.New(552, "5.3.4", "header is larger than %d octets or %d fields", message.MaxHeaderSize, message.MaxFields)
+	}
+	return reply.Trouble(err)
+}
+
+// startsFolded reports whether the first line would become part of the field
+// that we put above it, which would change both (RELIABILITY 52).
+func startsFolded(msg *message.Message) bool {
+	first := make([]byte, 1)
+	n, _ := msg.Reader().Read(first)
+	return n == 1 && (first[0] == ' ' || first[0] == '\t')
+}
+
+// verb names the event for the log.
+func verb(r *reply.Reply) string {
+	switch r.Code / 100 {
+	case 2:
+		return "accepted"
+	case 5:
+		return "rejected"
+	}
+	return "deferred"
+}
+
+// wire turns a reply into the one error type that go-smtp relays as it is: any
+// other would become a permanent 554 with our error text (DEPENDENCIES.md A7).
+func wire(r *reply.Reply) error {
+	e := &smtp.SMTPError{Code: r.Code, EnhancedCode: smtp.NoEnhancedCode, Message: reply.Clean(r.Text)}
+	parts := strings.SplitN(r.Status, ".", 3)
+	if len(parts) == 3 {
+		for i, part := range parts {
+			e.EnhancedCode[i], _ = strconv.Atoi(part)
+		}
+	}
+	return e
+}

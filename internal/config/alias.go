@@ -1,0 +1,70 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"onward/internal/address"
+)
+
+var targets = sections[reflect.TypeFor[Alias]()].byKey["to"]
+
+// aliases reads the aliases of a domain. There may be 100,000 of them, so the
+// two short forms are read without reflection, into one allocation.
+func (s *source) aliases(n *yaml.Node, d *Domain) {
+	if n.Tag == "!!null" {
+		return // reported already
+	}
+	if n.Kind != yaml.MappingNode {
+		s.at(n, "aliases must be a mapping, such as %s", sections[reflect.TypeFor[Domain]()].byKey["aliases"].example)
+		return
+	}
+	all := make([]Alias, 0, len(n.Content)/2)
+	d.Aliases = make([]*Alias, 0, len(n.Content)/2)
+	s.pairs(n, foldKey, func(key, value *yaml.Node) {
+		all = append(all, Alias{Key: key.Value, KeepTag: d.KeepTag, Position: s.position(key), Source: s.line(key.Line)})
+		a := &all[len(all)-1]
+		d.Aliases = append(d.Aliases, a)
+		switch {
+		case value.Tag == "!!null":
+			s.at(key, "alias %q goes nowhere; give it a target, such as old@gmail.com", a.Key)
+		case value.Kind == yaml.MappingNode:
+			s.alias(value, a)
+		default:
+			a.To = s.texts(value, a.Key, targets)
+		}
+	})
+}
+
+// foldKey is the key as it is compared: local parts ignore case, regular
+// expressions are what they are.
+func foldKey(key string) string {
+	if strings.HasPrefix(key, "/") {
+		return key
+	}
+	return address.Mailbox{Local: key}.Fold().Local
+}
+
+// alias reads the long form of an alias.
+func (s *source) alias(n *yaml.Node, a *Alias) {
+	given := s.section(n, reflect.ValueOf(a).Elem(), "")
+	ends := 0
+	for _, key := range []string{"to", "reject", "discard"} {
+		if given[key] != nil {
+			ends++
+		}
+	}
+	switch {
+	case ends != 1:
+		s.at(n, "alias %q needs exactly one of to, reject and discard", a.Key)
+	case given["discard"] != nil && given["discard"].Value == "false":
+		s.at(given["discard"], "discard can only be true; write where the mail goes instead")
+	case given["keep_tag"] != nil && given["to"] == nil:
+		s.at(given["keep_tag"], "keep_tag needs a target to carry the tag to; remove it")
+	}
+	if given["to"] == nil {
+		a.KeepTag = false
+	}
+}

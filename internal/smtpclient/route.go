@@ -1,0 +1,170 @@
+package smtpclient
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"onward/internal/address"
+	"onward/internal/reply"
+	"onward/internal/resolver"
+)
+
+// route returns the hosts that take mail for domain, in the order to try them
+// (RFC 5321 5.1, P15): by preference, equals shuffled, the domain itself when
+// it has no MX record, and none that is ours or less preferred than ours. An
+// error is a *reply.Reply.
+func (c *Client) route(ctx context.Context, domain address.Domain) ([]string, error) {
+	if domain.IsLiteral() {
+		return []string{string(domain)}, nil
+	}
+	answer, err := c.Resolver.Lookup(ctx, string(domain), resolver.TypeMX)
+	exchangers := []resolver.MX{{Host: string(domain)}}
+	switch {
+	case errors.Is(err, resolver.ErrNoData): // the implicit MX
+	case errors.Is(err, resolver.ErrNotFound):
+		return nil, &reply.Reply{Code: 550, Status: "5.1.2", Text: "the destination's domain does not exist", Err: err}
+	case err != nil:
+		return nil, &reply.Reply{Code: 451, Status: "4.4.3", Text: "the destination's domain cannot be looked up just now", Err: err}
+	default:
+		exchangers = answer.MX()
+	}
+	if len(exchangers) == 1 && exchangers[0].IsNull() {
+		return nil, reply.New(556, "5.1.10", "the destination's domain takes no mail") // RFC 7505 3
+	}
+	if exchangers = c.before(exchangers); len(exchangers) == 0 {
+		return nil, reply.New(554, "5.4.6", "mail for the destination's domain comes back to us")
+	}
+	hosts := make([]string, len(exchangers))
+	for i, mx := range exchangers {
+		hosts[i] = mx.Host
+	}
+	return hosts, nil
+}
+
+// before returns the exchangers in the order to try them, up to our own name:
+// sending to ourselves, or to those who would send it to us, makes a loop.
+func (c *Client) before(exchangers []resolver.MX) []resolver.MX {
+	sorted := slices.Clone(exchangers)
+	rand.Shuffle(len(sorted), func(i, j int) { sorted[i], sorted[j] = sorted[j], sorted[i] })
+	slices.SortStableFunc(sorted, func(a, b resolver.MX) int { return int(a.Preference) - int(b.Preference) })
+	self := slices.IndexFunc(sorted, func(mx resolver.MX) bool { return strings.EqualFold(mx.Host, c.Hostname) })
+	if self < 0 {
+		return sorted
+	}
+	ours := sorted[self].Preference
+	return slices.DeleteFunc(sorted, func(mx resolver.MX) bool { return mx.Preference >= ours })
+}
+
+// A candidate is one place to try: an address of a host.
+type candidate struct {
+	host string
+	addr netip.AddrPort
+}
+
+// candidates yields the addresses of hosts in the order to try them, looking
+// each up only when it is due. A host without any is yielded with the error, a
+// *reply.Reply, that says whether it may have one later (RELIABILITY 42).
+func (c *Client) candidates(ctx context.Context, hosts []string) iter.Seq2[candidate, error] {
+	return func(yield func(candidate, error) bool) {
+		for _, host := range hosts {
+			var lookup lookup
+			for _, family := range c.families() {
+				for _, ip := range lookup.addresses(ctx, c, host, family) {
+					if !yield(candidate{host, netip.AddrPortFrom(ip, c.port())}, nil) {
+						return
+					}
+				}
+			}
+			if lookup.usable == 0 && !yield(candidate{host: host}, lookup.reply()) {
+				return
+			}
+		}
+	}
+}
+
+func (c *Client) port() uint16 {
+	if c.Port == 0 {
+		return 25
+	}
+	return uint16(c.Port)
+}
+
+// families returns the address types in the order to try them.
+func (c *Client) families() []resolver.Type {
+	if c.IPv6 == "on" {
+		return []resolver.Type{resolver.TypeAAAA, resolver.TypeA}
+	}
+	return []resolver.Type{resolver.TypeA, resolver.TypeAAAA}
+}
+
+// speaks reports whether we dial addresses of ip's family.
+func (c *Client) speaks(ip netip.Addr) bool {
+	if c.Source.IsValid() {
+		return ip.Is4() == c.Source.Is4()
+	}
+	return ip.Is4() || c.IPv6 != "off"
+}
+
+// A lookup is what was learned about the addresses of one host.
+type lookup struct {
+	usable  int   // addresses we may try
+	useless int   // addresses of a family we do not speak
+	trouble error // why there may be more than we learned of
+	absence error // the last "no" of the DNS
+}
+
+// addresses returns the addresses of one family that we may try.
+func (l *lookup) addresses(ctx context.Context, c *Client, host string, family resolver.Type) []netip.Addr {
+	found, err := c.addresses(ctx, host, family)
+	switch {
+	case errors.Is(err, resolver.ErrNotFound) || errors.Is(err, resolver.ErrNoData):
+		l.absence = err
+	case err != nil:
+		l.trouble = err
+	}
+	all := len(found)
+	found = slices.DeleteFunc(found, func(ip netip.Addr) bool { return !c.speaks(ip) })
+	l.usable += len(found)
+	l.useless += all - len(found)
+	return found
+}
+
+// addresses asks for the addresses of a host, which may be an address literal
+// (RFC 5321 4.1.3). A name no host can have is not asked for: it comes from
+// whoever wrote the MX record.
+func (c *Client) addresses(ctx context.Context, host string, family resolver.Type) ([]netip.Addr, error) {
+	domain, err := address.ParseDomain(host)
+	if err != nil {
+		return nil, &resolver.Error{Name: host, Type: family, Kind: resolver.ErrNotFound, Err: err}
+	}
+	if domain.IsLiteral() {
+		ip, err := netip.ParseAddr(strings.TrimPrefix(strings.Trim(host, "[]"), "IPv6:"))
+		if err != nil || ip.Is4() != (family == resolver.TypeA) {
+			return nil, &resolver.Error{Name: host, Type: family, Kind: resolver.ErrNoData}
+		}
+		return []netip.Addr{ip}, nil
+	}
+	answer, err := c.Resolver.Lookup(ctx, host, family)
+	if err != nil {
+		return nil, err
+	}
+	return answer.Addrs(), nil
+}
+
+// reply says why there is no address to try. It is permanent only when the DNS
+// has said so for both families.
+func (l *lookup) reply() *reply.Reply {
+	switch {
+	case l.trouble != nil:
+		return &reply.Reply{Code: 451, Status: "4.4.3", Text: "the destination's address cannot be looked up just now", Err: l.trouble}
+	case l.useless > 0:
+		return reply.New(451, "4.4.1", "the destination has no address of a kind that we can reach")
+	default:
+		return &reply.Reply{Code: 550, Status: "5.1.2", Text: "the destination's mail host has no address", Err: l.absence}
+	}
+}

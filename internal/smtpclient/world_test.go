@@ -1,0 +1,134 @@
+package smtpclient_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"onward/internal/address"
+	"onward/internal/resolver"
+	"onward/internal/smtpclient"
+	"onward/internal/testmail"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A world is a zone, a client and, on 127.0.0.1, the sink that the zone's
+// mail.test. is. Further hosts are 127.0.0.2 and so on, at the same port.
+type world struct {
+	*smtpclient.Client
+	zone *resolver.Zone
+	sink *testmail.Sink
+}
+
+// patient is longer than anything on loopback takes.
+const patient = 10 * time.Second
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	w := &world{zone: resolver.NewZone(), sink: sinkAt(t, "127.0.0.1:0")}
+	w.set(t, "mail.test", resolver.TypeA, "127.0.0.1")
+	w.set(t, "example.org", resolver.TypeMX, "10 mail.test.")
+	w.Client = &smtpclient.Client{
+		Resolver: w.zone, Hostname: "mx.onward.test", Port: int(w.sink.Addr().Port()), AllowPrivate: true,
+		Timeouts: smtpclient.Timeouts{Connect: patient, Command: patient, Reply: patient, Block: patient, Answer: patient},
+	}
+	return w
+}
+
+func sinkAt(t testing.TB, addr string) *testmail.Sink {
+	t.Helper()
+	sink, err := testmail.StartSink(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sink.Close)
+	return sink
+}
+
+// second starts another sink, at 127.0.0.2, as mail2.test.
+func (w *world) second(t testing.TB) *testmail.Sink {
+	t.Helper()
+	w.set(t, "mail2.test", resolver.TypeA, "127.0.0.2")
+	return sinkAt(t, fmt.Sprintf("127.0.0.2:%d", w.Port))
+}
+
+func (w *world) set(t testing.TB, name string, kind resolver.Type, data ...string) {
+	t.Helper()
+	if err := w.zone.Set(name, kind, data...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const short = "Subject: hello\r\n\r\nhello\r\n"
+
+// to returns a transaction of body for one target.
+func to(target, body string) *smtpclient.Transaction {
+	mailbox, err := address.Parse(target)
+	if err != nil {
+		panic(err)
+	}
+	from, err := address.ParseReversePath("SRS0=x=y=example.net=ada@onward.test")
+	if err != nil {
+		panic(err)
+	}
+	return &smtpclient.Transaction{
+		ID: "01K", From: from, To: mailbox, Size: int64(len(body)),
+		Open: func() io.Reader { return strings.NewReader(body) },
+	}
+}
+
+// want checks an outcome: its result, how its reply begins, and the step.
+func want(t testing.TB, out smtpclient.Outcome, result smtpclient.Result, reply, step string) {
+	t.Helper()
+	if out.Result != result || !strings.HasPrefix(out.Reply.String(), reply) || out.Step != step {
+		t.Errorf("%v after %s: %v\nwant %v after %s: %s", out.Result, out.Step, out.Reply.Error(), result, step, reply)
+	}
+	class := map[smtpclient.Result]int{smtpclient.Delivered: 2, smtpclient.Refused: 5, smtpclient.Deferred: 4, smtpclient.Unknown: 4}
+	if out.Reply.Code/100 != class[out.Result] {
+		t.Errorf("%v with reply %v", out.Result, out.Reply)
+	}
+}
+
+// clean waits until all sessions are over and checks that the sink has nothing
+// to complain of.
+func clean(t testing.TB, sink *testmail.Sink) {
+	t.Helper()
+	if err := sink.Settle(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if faults := sink.Faults(); len(faults) > 0 {
+		t.Errorf("the sink complains: %q", faults)
+	}
+}
+
+// scripted serves one connection after another with talk, on a socket of the
+// test's own, for what a sink cannot do.
+func scripted(t testing.TB, talk func(net.Conn)) (port int) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			talk(conn)
+			conn.Close()
+		}
+	}()
+	t.Cleanup(func() { listener.Close(); <-done })
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+const mx = resolver.TypeMX

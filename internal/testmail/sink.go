@@ -1,0 +1,336 @@
+package testmail
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Sink is a destination that does as it is told: it takes mail, keeps every
+// octet of it, and can be made to refuse, stall, hang up or lie at any point of
+// the dialogue. It is written apart from the daemon's own SMTP code, on the
+// letter of the RFCs, to be an independent judge of it: whatever a client does
+// that it must not is kept as a fault.
+//
+// A new Sink takes everything and offers PIPELINING, SIZE, 8BITMIME, SMTPUTF8,
+// ENHANCEDSTATUSCODES and STARTTLS with a self-signed certificate.
+type Sink struct {
+	listener net.Listener
+	tls      *tls.Config
+	ctx      context.Context // ends with Close
+	stop     context.CancelFunc
+	wg       sync.WaitGroup
+
+	mu         sync.Mutex // guards what follows
+	extensions []string
+	script     []*line
+	sessions   int
+	open       int
+	count      int
+	forget     bool
+	deliveries []Delivery
+	commands   []string
+	faults     []string
+	cut        int
+	changed    chan struct{} // closed and replaced with each accepted message and each session's end
+}
+
+// A Delivery is one message the sink has taken, with what was said around it.
+type Delivery struct {
+	Session int // counts from 1, in the order of connecting
+	Time    time.Time
+	Peer    netip.AddrPort
+	Helo    string // the command line: "EHLO mx.example.org"
+	TLS     string // version; empty in clear
+	Mail    string // the command line as received: "MAIL FROM:<a@example.org> SIZE=10"
+	Rcpt    []string
+	Data    []byte // the message, dots un-stuffed, final dot removed; nothing else changed
+	Reply   string // what was answered to the final dot
+}
+
+// An Action is what the sink does instead of its usual answer to one step.
+type Action struct {
+	Reply string        // lines parted by CRLF, the last without; empty: the usual answer
+	Raw   bool          // Reply is sent as it is, without CRLF
+	Delay time.Duration // before answering
+	Hang  bool          // say no more, until the client or the sink closes: after Reply, or without any answer when that is empty
+	Drop  bool          // close the connection, likewise
+	Reset bool          // like Drop, by a TCP reset
+	Times int           // how often, before the usual answer is back; 0 means always
+}
+
+// A line of the script is one Action and where it applies.
+type line struct {
+	prefix string // upper case
+	Action
+}
+
+// StartSink starts a sink on addr, such as "127.0.0.1:0". Close it when done.
+func StartSink(addr string) (*Sink, error) {
+	certificate, err := selfSigned()
+	if err != nil {
+		return nil, fmt.Errorf("sink certificate: %w", err)
+	}
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("sink: %w", err)
+	}
+	s := &Sink{
+		listener: listener,
+		tls:      &tls.Config{Certificates: []tls.Certificate{certificate}},
+		changed:  make(chan struct{}),
+		extensions: []string{"PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8",
+			"ENHANCEDSTATUSCODES", "STARTTLS"},
+	}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.wg.Go(s.serve)
+	return s, nil
+}
+
+// selfSigned returns one certificate for the life of the process.
+var selfSigned = sync.OnceValues(func() (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "sink.test"},
+		NotAfter:     time.Now().Add(24 * time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
+})
+
+// serve accepts connections until the listener is closed.
+func (s *Sink) serve() {
+	for {
+		conn, err := s.listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		s.mu.Lock()
+		s.sessions++
+		s.open++
+		session := newSession(s, conn, s.sessions)
+		s.mu.Unlock()
+		s.wg.Go(func() {
+			session.run()
+			s.left()
+		})
+	}
+}
+
+// Close ends all sessions and waits for them.
+func (s *Sink) Close() {
+	s.listener.Close()
+	s.stop()
+	s.wg.Wait()
+}
+
+// Addr returns where the sink listens.
+func (s *Sink) Addr() netip.AddrPort {
+	return s.listener.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// Offer sets what EHLO offers from the next EHLO on, in this order and spelling.
+// "SIZE n" is also the limit.
+func (s *Sink) Offer(extensions ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.extensions = extensions
+}
+
+// Answer makes reply the answer wherever prefix matches; see Do.
+func (s *Sink) Answer(prefix, reply string) { s.Do(prefix, Action{Reply: reply}) }
+
+// Do makes the sink act at every command line that begins with prefix, in any
+// case: "RCPT", or "RCPT TO:<ada@example.org>". "CONNECT" is the greeting and
+// "." the final dot. The longest prefix wins, then the newest Action.
+//
+// Only what the Reply says happens: after any other reply than 2xx to MAIL and
+// RCPT or 354 to DATA the command counts for nothing.
+func (s *Sink) Do(prefix string, a Action) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.script = append(s.script, &line{strings.ToUpper(prefix), a})
+}
+
+// Reset forgets all Actions and everything recorded.
+func (s *Sink) Reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.script, s.deliveries, s.commands, s.faults, s.count, s.cut = nil, nil, nil, nil, 0, 0
+}
+
+// Forget makes the sink only count messages from now on, for tests of speed.
+func (s *Sink) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget = true
+}
+
+// action returns what the script says about a command line.
+func (s *Sink) action(text string) Action {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var best *line
+	for _, l := range s.script {
+		if hasPrefixFold(text, l.prefix) && (best == nil || len(l.prefix) >= len(best.prefix)) && l.Times >= 0 {
+			best = l
+		}
+	}
+	if best == nil {
+		return Action{}
+	}
+	a := best.Action
+	if best.Times > 0 {
+		if best.Times--; best.Times == 0 {
+			best.Times = -1 // used up
+		}
+	}
+	return a
+}
+
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+}
+
+// Messages returns what has been accepted, in order.
+func (s *Sink) Messages() []Delivery {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Delivery(nil), s.deliveries...)
+}
+
+// Count returns how many messages have been accepted.
+func (s *Sink) Count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
+// Wait returns the messages as soon as n have been accepted, or those there are
+// with the error of ctx.
+func (s *Sink) Wait(ctx context.Context, n int) ([]Delivery, error) {
+	if err := s.until(ctx, func() bool { return s.count >= n }); err != nil {
+		return s.Messages(), fmt.Errorf("%d of %d messages: %w", s.Count(), n, err)
+	}
+	return s.Messages(), nil
+}
+
+// Settle waits until no session is open: what clients said last is then
+// recorded too.
+func (s *Sink) Settle(ctx context.Context) error {
+	return s.until(ctx, func() bool { return s.open == 0 })
+}
+
+// until waits for something that happens under the lock.
+func (s *Sink) until(ctx context.Context, happened func() bool) error {
+	for {
+		s.mu.Lock()
+		done, changed := happened(), s.changed
+		s.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Commands returns every command line received, "." for each final dot, in the
+// order they came.
+func (s *Sink) Commands() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.commands...)
+}
+
+// Faults returns what clients did against the protocol, one sentence each.
+func (s *Sink) Faults() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.faults...)
+}
+
+// Cut returns how many connections ended inside a message. Such a message is
+// dropped, as it must be.
+func (s *Sink) Cut() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cut
+}
+
+// Sessions returns how many connections were made.
+func (s *Sink) Sessions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions
+}
+
+// heard records one command line.
+func (s *Sink) heard(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.forget {
+		s.commands = append(s.commands, text)
+	}
+}
+
+// fault records one breach of the protocol.
+func (s *Sink) fault(session int, format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = append(s.faults, fmt.Sprintf("session %d: ", session)+fmt.Sprintf(format, args...))
+}
+
+// left records that a session is over.
+func (s *Sink) left() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open--
+	s.wake()
+}
+
+// wake tells those who wait that something has happened. The lock is held.
+func (s *Sink) wake() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// ended records that a connection ended inside a message.
+func (s *Sink) ended() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut++
+}
+
+// accept records one message.
+func (s *Sink) accept(d Delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count++
+	if !s.forget {
+		s.deliveries = append(s.deliveries, d)
+	}
+	s.wake()
+}

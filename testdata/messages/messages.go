@@ -1,0 +1,15 @@
+// Package messages holds sample messages that tests and the demo send, byte for
+// byte as they would come in.
+package messages
+
+import _ "embed"
+
+// The messages, with CR LF.
+var (
+	//go:embed newsletter.eml
+	Newsletter []byte // multipart, 8-bit, lines that begin with dots
+	//go:embed note.eml
+	Note []byte // a plain one, from bob@sender.example
+	//go:embed bounce.eml
+	Bounce []byte // a report that Note was not kept
+)
