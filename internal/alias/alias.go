@@ -15,8 +15,8 @@
 // A Table is checked by New with the very walk that Lookup takes, is never
 // changed afterwards and may be used from many goroutines. It points into the
 // Config rather than copying it, and reads a target's text when it is used:
-// that costs a lookup a fraction of a microsecond and saves two thirds of the
-// memory of 100,000 aliases.
+// that costs a lookup a fraction of a microsecond and keeps the table at 35
+// bytes an alias (BenchmarkNew100k).
 package alias
 
 import (
@@ -37,7 +37,7 @@ type Table struct {
 // A Match is what an address stands for, and how that was found.
 type Match struct {
 	Alias   *config.Alias     // the alias written to; nil for a built-in postmaster or abuse
-	Targets []address.Mailbox // each once, none in a domain of ours; empty only with Discard
+	Targets []address.Mailbox // each once, none in a domain of ours; empty only with Discard or an error
 	Discard bool              // accept the message and drop it
 	Steps   []Step            // the aliases passed, in the order they were looked up
 }

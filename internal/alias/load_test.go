@@ -72,6 +72,7 @@ func TestProblems(t *testing.T) {
 		{"slash", "/: x@gmail.com", []string{`2: alias "/": a regular expression ends with / too`}},
 		{"twice", "a: x@gmail.com\nb: x@gmail.com\nA: y@gmail.com", []string{`4: alias "A" is already at onward.yaml:2; join the two`}},
 		{"twice in NFD", "é: x@gmail.com\ne\u0301: y@gmail.com", []string{"3: alias \"e\u0301\" is already at onward.yaml:2; join the two"}},
+		{"twice with iota below", "α\u0345: x@gmail.com\nᾳ: y@gmail.com", []string{`3: alias "ᾳ" is already at onward.yaml:2; join the two`}},
 		{"twice in quotes", "a: x@gmail.com\n\"a\": y@gmail.com", []string{`3: alias "\"a\"" is already at onward.yaml:2; join the two`}},
 		{"two catch-alls", "*: x@gmail.com\n*: y@gmail.com", []string{`3: "*" is already at onward.yaml:2; join the two`}},
 

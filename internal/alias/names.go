@@ -36,8 +36,8 @@ func (n *names) find(local string) (hit, bool) {
 		return hit{alias: a, by: ByName}, true
 	}
 	_, tag, _ := strings.Cut(local, "+")
-	base, _, tagged := strings.Cut(name, "+")
-	if a, ok := n.exact[base]; ok && tagged {
+	base, _, _ := strings.Cut(name, "+")
+	if a, ok := n.exact[base]; ok {
 		return hit{alias: a, by: ByTag, tag: tag}, true
 	}
 	for _, p := range n.patterns {

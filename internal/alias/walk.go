@@ -119,8 +119,7 @@ func ended(a *config.Alias, now time.Time) bool {
 	if a.Until.IsZero() {
 		return false
 	}
-	const day = 24 * time.Hour
-	return !now.Before(a.Until.Truncate(day).Add(day))
+	return !now.Before(a.Until.Add(24 * time.Hour))
 }
 
 // expand returns the targets of an alias, tagged where they take a tag.
