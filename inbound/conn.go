@@ -264,13 +264,13 @@ func (c *conn) Close() error {
 		if !c.ended {
 			c.flush()
 		}
+		c.server.clients.leave(c) // before the client can know and come again
 		if tcp, ok := c.wire.(*net.TCPConn); ok && !c.quit {
 			tcp.CloseWrite()
 			tcp.SetReadDeadline(time.Now().Add(lingerTimeout))
 			io.CopyN(io.Discard, tcp, lingerOctets)
 		}
 		err = c.wire.Close()
-		c.server.clients.leave(c)
 	})
 	return err
 }

@@ -62,7 +62,7 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 	recipient, err := tx.recipient(c.server.ctx, to)
 	if err != nil {
 		r := reply.From(err)
-		c.log.Info("rejected", "id", tx.id, "from", tx.from, "to", to, "code", r.Code, "status", r.Status, "err", err)
+		c.event(r, tx, "to", to)
 		return wire(r)
 	}
 	tx.recipients = append(tx.recipients, recipient)
@@ -123,7 +123,7 @@ func (s *session) Data(end io.Reader) error {
 		err = s.accept(tx, buffer)
 	}
 	r := reply.From(err)
-	c.log.Info(verb(r), "id", tx.id, "from", tx.from, "size", buffer.Size(), "code", r.Code, "status", r.Status, "text", r.Text, "err", r.Err)
+	c.event(r, tx, "size", buffer.Size())
 	return wire(&reply.Reply{Code: r.Code, Status: r.Status, Text: tx.id + " " + r.Text})
 }
 
@@ -174,15 +174,18 @@ func startsFolded(msg *message.Message) bool {
 	return n == 1 && (first[0] == ' ' || first[0] == '\t')
 }
 
-// verb names the event for the log.
-func verb(r *reply.Reply) string {
-	switch r.Code / 100 {
-	case 2:
-		return "accepted"
-	case 5:
-		return "rejected"
+// event writes the log line of one answer.
+func (c *conn) event(r *reply.Reply, tx *transaction, more ...any) {
+	name := map[int]string{2: "accepted", 5: "rejected"}[r.Code/100]
+	if name == "" {
+		name = "deferred"
 	}
-	return "deferred"
+	attrs := append([]any{"id", tx.id, "from", tx.from}, more...)
+	attrs = append(attrs, "code", r.Code, "status", r.Status, "text", r.Text)
+	if r.Err != nil {
+		attrs = append(attrs, "err", r.Err)
+	}
+	c.log.Info(name, attrs...)
 }
 
 // wire turns a reply into the one error type that go-smtp relays as it is: any

@@ -113,7 +113,9 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener) error {
 	for _, l := range listeners {
 		d.log.Info("listening", "addr", l.Addr())
 	}
-	return server.Serve(ctx, listeners...)
+	err := server.Serve(ctx, listeners...)
+	d.log.Info("stopped")
+	return err
 }
 
 // watch reloads the configuration when it changes, and on SIGHUP.
