@@ -64,7 +64,4 @@ func (s *source) alias(n *yaml.Node, a *Alias) {
 	case given["keep_tag"] != nil && given["to"] == nil:
 		s.at(given["keep_tag"], "keep_tag needs a target to carry the tag to; remove it")
 	}
-	if given["to"] == nil {
-		a.KeepTag = false
-	}
 }

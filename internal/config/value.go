@@ -144,8 +144,8 @@ func (f *field) setSize(n *yaml.Node, p *int64) (err error) {
 
 var durationUnits = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}
 
-// parseDuration reads "45s", "5m", "12h" or "14d".
-func parseDuration(text string) (time.Duration, error) {
+// ParseDuration reads a time as the file writes it: "45s", "5m", "12h", "14d".
+func ParseDuration(text string) (time.Duration, error) {
 	if text == "" {
 		return 0, errors.New("empty")
 	}
@@ -158,13 +158,13 @@ func parseDuration(text string) (time.Duration, error) {
 }
 
 func (f *field) setDuration(n *yaml.Node, p *time.Duration) (err error) {
-	if *p, err = parseDuration(n.Value); err != nil {
+	if *p, err = ParseDuration(n.Value); err != nil {
 		return fmt.Errorf("%.80q is not a time; write a whole number with s, m, h or d, such as %s", n.Value, f.example)
 	}
 	if f.is == "days" && *p%(24*time.Hour) != 0 {
 		return fmt.Errorf("%q is not a number of whole days; write it like %s", n.Value, f.example)
 	}
-	return within(f, n, *p, parseDuration)
+	return within(f, n, *p, ParseDuration)
 }
 
 // within checks the bounds of a number, given in the notation of the file.
