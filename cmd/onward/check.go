@@ -58,17 +58,37 @@ func load(cmd *cobra.Command) (*config.Config, *alias.Table, error) {
 	return cfg, table, nil
 }
 
-// read reads the configuration and builds its alias table. The table is nil
-// when any problem is fatal.
+// read reads the configuration and builds its alias table.
 func read(path string) (*config.Config, *alias.Table, problem.List) {
 	cfg, problems := config.Load(path)
-	if len(problems.Fatal()) > 0 {
-		return nil, nil, problems
+	table, problems := withAliases(cfg, problems)
+	return cfg, table, problems
+}
+
+// withAliases builds the alias table of a configuration, and adds what is wrong
+// with the aliases to what is wrong already. The table is nil when any of it is
+// fatal. Of one line only the first fault is told: others may follow from it.
+func withAliases(cfg *config.Config, problems problem.List) (*alias.Table, problem.List) {
+	type place struct {
+		file string
+		line int
+	}
+	told := map[place]bool{}
+	for _, p := range problems.Fatal() {
+		told[place{p.File, p.Line}] = true
+		told[place{p.File, 0}] = true
 	}
 	table, more := alias.New(cfg)
-	problems = append(problems, more...)
+	for _, p := range more {
+		if !told[place{p.File, p.Line}] {
+			problems = append(problems, p)
+		}
+	}
 	problems.Sort()
-	return cfg, table, problems
+	if len(problems.Fatal()) > 0 {
+		return nil, problems
+	}
+	return table, problems
 }
 
 // summary says in one line what a configuration holds.

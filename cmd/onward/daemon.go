@@ -129,12 +129,7 @@ func (d *daemon) watch(ctx context.Context) {
 // reload puts a configuration that was read again into force, or keeps the old
 // one and says why (RELIABILITY 82).
 func (d *daemon) reload(cfg *config.Config, problems problem.List) {
-	var table *alias.Table
-	if len(problems.Fatal()) == 0 {
-		var more problem.List
-		table, more = alias.New(cfg)
-		problems = append(problems, more...)
-	}
+	table, problems := withAliases(cfg, problems)
 	for _, p := range problems {
 		logProblem(d.log, p)
 	}

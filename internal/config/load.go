@@ -33,20 +33,8 @@ func Find(flag string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("no configuration found: looked for %s; name one with -c or $ONWARD_CONFIG, or write one with onward init",
+	return "", fmt.Errorf("no configuration found: looked for %s; name one with -c or $ONWARD_CONFIG",
 		strings.Join(places, " and "))
-}
-
-// Load reads the configuration at path with everything it includes, and
-// returns every problem it has, ordered by file, line and column. The Config is nil
-// unless all problems are warnings. Files are read whole, at most 32 MiB
-// together. Relative paths in a file start from the directory of that file.
-func Load(path string) (*Config, problem.List) {
-	cfg, problems := load(path)
-	if len(problems.Fatal()) > 0 {
-		return nil, problems
-	}
-	return cfg, problems
 }
 
 // A loader is one reading of a configuration.
@@ -59,9 +47,12 @@ type loader struct {
 	twins    []twin
 }
 
-// load is Load, but its Config also has Files when there are problems, so that
-// Watch knows what to wait for.
-func load(path string) (*Config, problem.List) {
+// Load reads the configuration at path with everything it includes, and
+// returns every problem it has, ordered by file, line and column. Unless all of
+// them are warnings the Config is good for nothing but looking for more: it
+// holds what could be understood. Files are read whole, at most 32 MiB
+// together. Relative paths in a file start from the directory of that file.
+func Load(path string) (*Config, problem.List) {
 	l := &loader{cfg: defaults(), left: maxBytes, warned: map[string]bool{}, known: map[address.Domain]problem.Position{}}
 	s, root := l.read(path)
 	if root == nil {

@@ -32,10 +32,7 @@ func TestGolden(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(file, ".yaml"), func(t *testing.T) {
-			cfg, problems := Load(file)
-			if usable := len(problems.Fatal()) == 0; usable != (cfg != nil) {
-				t.Errorf("Config is %v, fatal problems are %d", cfg, len(problems.Fatal()))
-			}
+			_, problems := Load(file)
 			var b bytes.Buffer
 			if err := problem.Write(&b, problems, false); err != nil {
 				t.Fatal(err)
@@ -96,7 +93,7 @@ func TestDefaults(t *testing.T) {
 // TestDesign checks the values that come out of the example of DESIGN.md 5.1.
 func TestDesign(t *testing.T) {
 	cfg, problems := Load("../../testdata/config/design.yaml")
-	if cfg == nil {
+	if len(problems.Fatal()) > 0 {
 		t.Fatal(problems)
 	}
 	if len(cfg.Domains) != 3 || cfg.Domains[1].SameAs != "example.org" || cfg.Domains[2].Name != "example.com" || !cfg.Domains[2].Aliases[0].KeepTag {

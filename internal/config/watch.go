@@ -42,13 +42,9 @@ func Watch(ctx context.Context, path string, cfg *Config, reload <-chan os.Signa
 			}
 		}
 		var problems problem.List
-		cfg, problems = load(path)
+		cfg, problems = Load(path)
 		last = cfg.stamp
-		if len(problems.Fatal()) > 0 {
-			changed(nil, problems)
-		} else {
-			changed(cfg, problems)
-		}
+		changed(cfg, problems)
 	}
 }
 
