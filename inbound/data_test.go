@@ -3,6 +3,7 @@ package inbound
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -58,8 +59,7 @@ func TestDataPieces(t *testing.T) {
 		if err != nil || r.verdict() != nil || sent != len(wire) || have != 0 {
 			t.Fatalf("pieces of %d: %v, %v, %d sent, %d left", piece, err, r.verdict(), sent, have)
 		}
-		b := make([]byte, msg.Size())
-		msg.Reader().Read(b)
+		b, _ := io.ReadAll(msg.Reader())
 		if string(b) != want {
 			t.Errorf("pieces of %d: %q, want %q", piece, b, want)
 		}
@@ -232,8 +232,7 @@ func FuzzData(f *testing.F) {
 		if err != nil {
 			t.Skip() // header limits
 		}
-		got := make([]byte, msg.Size())
-		msg.Reader().Read(got)
+		got, _ := io.ReadAll(msg.Reader())
 		if string(got) != want {
 			t.Fatalf("%q: got %q, want %q", wire, got, want)
 		}

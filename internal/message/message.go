@@ -16,6 +16,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"slices"
 )
 
 // Limits of RELIABILITY.md 5.
@@ -98,23 +99,22 @@ func (b *Buffer) Close() error {
 
 // Message returns the finished message, which takes over the buffer's bytes.
 func (b *Buffer) Message() (*Message, error) {
-	m := &Message{size: b.size, eightBit: b.eightBit, data: bytes.NewReader(b.mem), closer: b}
+	m := &Message{data: bytes.NewReader(b.mem), closer: b, bodyAt: b.size, end: b.size, eightBit: b.eightBit}
 	b.hash.Sum(m.sum[:0])
 	if b.file != nil {
 		m.data = b.file
 	}
-	m.headerSize = b.size
 	if b.header.found {
-		m.headerSize = b.header.end
+		m.bodyAt = b.header.end
 	}
-	if m.headerSize > MaxHeaderSize {
+	if m.bodyAt > MaxHeaderSize {
 		return nil, ErrHeaderTooLarge
 	}
-	raw := make([]byte, m.headerSize)
-	if _, err := m.data.ReadAt(raw, 0); err != nil && !errors.Is(err, io.EOF) {
+	m.header = make([]byte, m.bodyAt)
+	if _, err := m.data.ReadAt(m.header, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("temporary file: %w", err)
 	}
-	if m.fields = splitFields(raw); len(m.fields) > MaxFields {
+	if m.fields = splitFields(m.header); len(m.fields) > MaxFields {
 		return nil, ErrHeaderTooLarge
 	}
 	return m, nil
@@ -123,20 +123,46 @@ func (b *Buffer) Message() (*Message, error) {
 // A Message is the bytes of one message as they came, and what was found while
 // reading them. It is safe for concurrent use until Close.
 type Message struct {
-	data       io.ReaderAt
-	closer     io.Closer
-	size       int64
-	headerSize int64
-	sum        [sha256.Size]byte
-	eightBit   bool
-	fields     []Field
+	data     io.ReaderAt
+	closer   io.Closer
+	header   []byte // all fields
+	bodyAt   int64  // where the header section ends in data
+	end      int64  // where data ends
+	sum      [sha256.Size]byte
+	eightBit bool
+	fields   []Field
 }
 
 // Reader returns a reader over all bytes, from the first one.
-func (m *Message) Reader() io.Reader { return io.NewSectionReader(m.data, 0, m.size) }
+func (m *Message) Reader() io.Reader {
+	return io.MultiReader(bytes.NewReader(m.header), io.NewSectionReader(m.data, m.bodyAt, m.end-m.bodyAt))
+}
+
+// Body returns a reader over the body: what follows the empty line that ends
+// the header section (RFC 5322 2.1).
+func (m *Message) Body() io.Reader {
+	at := min(m.bodyAt+2, m.end)
+	return io.NewSectionReader(m.data, at, m.end-at)
+}
+
+// Without returns the message without the fields that drop names, or the
+// message itself when it names none. Both share the bytes below the header, so
+// only the one that was received is closed; Sum stays that of the received one.
+func (m *Message) Without(drop func(Field) bool) *Message {
+	kept := slices.DeleteFunc(slices.Clone(m.fields), drop)
+	if len(kept) == len(m.fields) {
+		return m
+	}
+	less := *m
+	less.fields, less.header = kept, nil
+	for _, f := range kept {
+		less.header = append(less.header, f.Raw...)
+	}
+	return &less
+}
 
 // Size returns the number of octets.
-func (m *Message) Size() int64 { return m.size }
+func (m *Message) Size() int64 { return int64(len(m.header)) + m.end - m.bodyAt }
 
 // Sum returns the SHA-256 of all bytes.
 func (m *Message) Sum() [sha256.Size]byte { return m.sum }

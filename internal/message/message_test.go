@@ -152,3 +152,27 @@ func BenchmarkBuffer(b *testing.B) {
 		})
 	}
 }
+
+// TestWithout holds that a message without some fields is the same bytes
+// without theirs, whether in memory or in a file.
+func TestWithout(t *testing.T) {
+	for _, body := range []string{"", "\r\n", "\r\nbody\r\n", "\r\n" + strings.Repeat("x", 2*MemoryLimit)} {
+		in := "A: 1\r\nDrop: 2\r\n folded\r\nB: 3\r\ndrop : 4\r\n"
+		m, err := write(t, t.TempDir(), in+body, 4096).Message()
+		if err != nil {
+			t.Fatal(err)
+		}
+		less := m.Without(func(f Field) bool { return f.Is("drop") })
+		want := "A: 1\r\nB: 3\r\n" + body
+		got, _ := io.ReadAll(less.Reader())
+		if string(got) != want || less.Size() != int64(len(want)) || len(less.Fields()) != 2 {
+			t.Errorf("got %.60q, size %d, %d fields", got, less.Size(), len(less.Fields()))
+		}
+		if all, _ := io.ReadAll(m.Reader()); string(all) != in+body {
+			t.Error("the message itself changed")
+		}
+		if same := m.Without(func(Field) bool { return false }); same != m {
+			t.Error("a copy without need")
+		}
+	}
+}
