@@ -188,6 +188,7 @@ func TestForgeries(t *testing.T) {
 	}{
 		{"wrong id", testmail.Faults{WrongID: 3}, nil},
 		{"wrong question", testmail.Faults{WrongQuestion: 3}, nil},
+		{"right, in capitals", testmail.Faults{Shout: true}, nil},
 		{"only wrong ids", testmail.Faults{WrongID: 3, Drop: true}, resolver.ErrTemporary},
 		{"only wrong questions", testmail.Faults{WrongQuestion: 3, Drop: true}, resolver.ErrTemporary},
 	} {
@@ -214,6 +215,7 @@ func TestBadServer(t *testing.T) {
 		"short":         {Garbage: []byte{0x81}},
 		"empty":         {Garbage: []byte{}},
 		"text":          {Garbage: []byte("HTTP/1.1 400 Bad Request\r\n\r\n")},
+		"a query":       {Garbage: append([]byte{0x01, 0x80}, answer(0, "")[2:]...)},
 		"wrong counts":  {Garbage: answer(0xffff, "")},
 		"MX of nothing": {Garbage: answer(1, "\xc0\x0c\x00\x0f\x00\x01\x00\x00\x01\x00\x00\x00")}, // not a null MX
 		"pointer loop":  {Garbage: answer(1, "\xc0\x1d\x00\x0f\x00\x01\x00\x00\x01\x00\x00\x00")},
@@ -296,6 +298,39 @@ func TestFailover(t *testing.T) {
 			expect(t, c, "example.org", resolver.TypeTXT, nil)
 			asked(t, bad, "example.org", resolver.TypeTXT, 1)
 		})
+	}
+}
+
+// A server set aside that proves itself is asked in its turn again.
+func TestBackInService(t *testing.T) {
+	z := parse(t, world)
+	if err := z.Fail("example.org", resolver.TypeTXT, "SERVFAIL"); err != nil {
+		t.Fatal(err)
+	}
+	first, second := serve(t, parse(t, world)), serve(t, z)
+	first.SetFaults(testmail.Faults{Garbage: answer(9, "")})
+	c := client(t, 5*time.Second, first, second)
+	expect(t, c, "example.org", resolver.TypeMX, nil) // by the second
+	first.SetFaults(testmail.Faults{})
+	expect(t, c, "example.org", resolver.TypeTXT, nil) // by the first, after the second failed
+	expect(t, c, "example.org", resolver.TypeA, nil)
+	asked(t, first, "example.org", resolver.TypeA, 1)
+	asked(t, second, "example.org", resolver.TypeA, 0)
+}
+
+// More lookups than may run wait their turn, and give up in time.
+func TestFlightsBound(t *testing.T) {
+	d := serve(t, parse(t, world))
+	d.SetFaults(testmail.Faults{Drop: true})
+	c := client(t, 300*time.Millisecond, d)
+	c.SetFlights(2)
+	var wg sync.WaitGroup
+	for i := range 5 {
+		wg.Go(func() { expect(t, c, fmt.Sprintf("n%d.example.org", i), resolver.TypeA, resolver.ErrTemporary) })
+	}
+	wg.Wait()
+	if all, _ := d.Total(); all > 2*3 {
+		t.Errorf("%d questions, want at most 3 for each of 2 lookups", all)
 	}
 }
 

@@ -2,18 +2,17 @@ package resolver
 
 import "time"
 
-// What the tests reach for inside.
-const (
-	CacheOctets = cacheOctets
-	MaxChain    = maxChain
-	SetAside    = setAside
-)
+// SetAside is how long a server in trouble is asked after the others.
+const SetAside = setAside
 
 // SetClock makes the client read the time from now.
 func (c *Client) SetClock(now func() time.Time) { c.now = now }
 
 // SetCacheLimit bounds the cache by that many octets.
 func (c *Client) SetCacheLimit(octets int) { c.cache.limit = octets }
+
+// SetFlights bounds the lookups under way.
+func (c *Client) SetFlights(n int) { c.slots = make(chan struct{}, n) }
 
 // Cached returns the entries of the cache and its estimated octets.
 func (c *Client) Cached() (entries, octets int) {

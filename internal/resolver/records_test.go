@@ -287,6 +287,18 @@ func TestForeignOctetsInNames(t *testing.T) {
 	})
 }
 
+func TestReverseName(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.1":        "1.2.0.192.in-addr.arpa",
+		"::ffff:192.0.2.1": "1.2.0.192.in-addr.arpa",
+		"fe80::1%eth0":     "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.e.f.ip6.arpa",
+	} {
+		if got := resolver.ReverseName(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s: got %s, want %s", addr, got, want)
+		}
+	}
+}
+
 func TestEndedContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

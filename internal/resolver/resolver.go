@@ -119,7 +119,7 @@ func collect[R dns.RR, V any](a *Answer, value func(R) V) []V {
 // ReverseName returns the name whose PTR record names the host at addr
 // (RFC 1035 3.5, RFC 3596 2.5).
 func ReverseName(addr netip.Addr) string {
-	name, _ := dns.ReverseAddr(addr.Unmap().WithZone("").String())
+	name, _ := dns.ReverseAddr(addr.WithZone("").String())
 	return tidy(name)
 }
 

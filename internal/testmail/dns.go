@@ -17,19 +17,20 @@ import (
 // of one name there is Zone.Fail. The zero value is a good server, which
 // validates nothing.
 type Faults struct {
-	Validated bool // set the AD bit, as if the answer had been checked by DNSSEC
+	Validated bool // set the AD bit for whoever asks for it, as if DNSSEC had been checked
 
 	Delay    time.Duration // before each answer
 	Drop     bool          // never answer; with a forgery, send only that
 	Truncate bool          // over UDP, say only that the answer is too long
 	CutTCP   bool          // say it over TCP
+	Shout    bool          // repeat the question, and all owners, in capitals
 	Lame     bool          // neither authoritative nor recursive, and without records
 	Garbage  []byte        // send this in place of an answer, after the right ID
 
 	// Before each answer over UDP send forgeries of it, whose addresses are 203.0.113.66
 	// and whose texts are "forged":
 	WrongID       int // so many with the wrong ID
-	WrongQuestion int // so many to another question
+	WrongQuestion int // so many to another question: name and type in turn
 }
 
 // A DNS is a name server on one port of UDP and TCP.
@@ -140,7 +141,7 @@ func (d *DNS) serve(w dns.ResponseWriter, asked *dns.Msg) {
 		return
 	}
 	complete(answer, asked)
-	answer.AuthenticatedData = faults.Validated
+	answer.AuthenticatedData = faults.Validated && asked.AuthenticatedData
 	if !overTCP {
 		forge(w, answer, faults)
 	}
@@ -158,6 +159,9 @@ func (d *DNS) serve(w dns.ResponseWriter, asked *dns.Msg) {
 		answer.Truncated = true
 	case !overTCP:
 		answer.Truncate(datagram(asked))
+	}
+	if faults.Shout {
+		answer = shouted(answer)
 	}
 	w.WriteMsg(answer)
 }
@@ -209,8 +213,32 @@ func forge(w dns.ResponseWriter, answer *dns.Msg, faults Faults) {
 		w.WriteMsg(fake)
 	}
 	fake.Id = answer.Id
-	fake.Question[0].Name = "other." + fake.Question[0].Name
-	for range faults.WrongQuestion {
+	q := &fake.Question[0]
+	for i := range faults.WrongQuestion {
+		*q = answer.Question[0]
+		if i%2 == 0 {
+			q.Name = other(q.Name)
+		} else {
+			q.Qtype++
+		}
 		w.WriteMsg(fake)
 	}
+}
+
+// other returns a name like name, of the same length.
+func other(name string) string {
+	if name[0] == 'x' {
+		return "y" + name[1:]
+	}
+	return "x" + name[1:]
+}
+
+// shouted returns answer in capitals, which changes no meaning (RFC 4343).
+func shouted(answer *dns.Msg) *dns.Msg {
+	loud := answer.Copy() // the zone's records are not ours to change
+	loud.Question[0].Name = strings.ToUpper(loud.Question[0].Name)
+	for _, rr := range loud.Answer {
+		rr.Header().Name = strings.ToUpper(rr.Header().Name)
+	}
+	return loud
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -58,20 +59,22 @@ func TestDNS(t *testing.T) {
 
 // Close does not wait for a delayed answer.
 func TestDNSClose(t *testing.T) {
-	d, r := startDNS(t)
+	d, _ := startDNS(t)
 	d.SetFaults(testmail.Faults{Delay: time.Hour})
-	ctx, cancel := context.WithCancel(t.Context())
-	asked := make(chan struct{})
+	c := resolver.NewClient([]netip.AddrPort{d.Addr()}, time.Hour)
+	asked := make(chan error)
 	go func() {
-		defer close(asked)
-		r.LookupMX(ctx, "example.org.")
+		_, err := c.Lookup(t.Context(), "example.org.", resolver.TypeMX)
+		asked <- err
 	}()
 	for d.Queries("example.org", resolver.TypeMX) == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	d.Close()
-	cancel()
-	<-asked
+	c.Close()
+	if err := <-asked; !errors.Is(err, resolver.ErrTemporary) {
+		t.Errorf("got %v, want temporary trouble", err)
+	}
 }
 
 func TestDNSPortInUse(t *testing.T) {

@@ -43,7 +43,7 @@ type Sink struct {
 	deliveries []Delivery
 	commands   []string
 	faults     []string
-	cut        int
+	cut        []Cut
 	changed    chan struct{} // closed and replaced with each accepted message and each session's end
 }
 
@@ -58,6 +58,12 @@ type Delivery struct {
 	Rcpt    []string
 	Data    []byte // the message, dots un-stuffed, final dot removed; nothing else changed
 	Reply   string // what was answered to the final dot
+}
+
+// A Cut is a message whose end never came. The sink drops it, as it must.
+type Cut struct {
+	Data []byte // what there was, dots un-stuffed
+	Err  error  // how the connection ended: io.EOF, or a reset
 }
 
 // An Action is what the sink does instead of its usual answer to one step.
@@ -175,7 +181,7 @@ func (s *Sink) Do(prefix string, a Action) {
 func (s *Sink) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.script, s.deliveries, s.commands, s.faults, s.count, s.cut = nil, nil, nil, nil, 0, 0
+	s.script, s.deliveries, s.commands, s.faults, s.cut, s.count = nil, nil, nil, nil, nil, 0
 }
 
 // Forget makes the sink only count messages from now on, for tests of speed.
@@ -209,128 +215,4 @@ func (s *Sink) action(text string) Action {
 
 func hasPrefixFold(s, prefix string) bool {
 	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
-}
-
-// Messages returns what has been accepted, in order.
-func (s *Sink) Messages() []Delivery {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]Delivery(nil), s.deliveries...)
-}
-
-// Count returns how many messages have been accepted.
-func (s *Sink) Count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.count
-}
-
-// Wait returns the messages as soon as n have been accepted, or those there are
-// with the error of ctx.
-func (s *Sink) Wait(ctx context.Context, n int) ([]Delivery, error) {
-	if err := s.until(ctx, func() bool { return s.count >= n }); err != nil {
-		return s.Messages(), fmt.Errorf("%d of %d messages: %w", s.Count(), n, err)
-	}
-	return s.Messages(), nil
-}
-
-// Settle waits until no session is open: what clients said last is then
-// recorded too.
-func (s *Sink) Settle(ctx context.Context) error {
-	return s.until(ctx, func() bool { return s.open == 0 })
-}
-
-// until waits for something that happens under the lock.
-func (s *Sink) until(ctx context.Context, happened func() bool) error {
-	for {
-		s.mu.Lock()
-		done, changed := happened(), s.changed
-		s.mu.Unlock()
-		if done {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// Commands returns every command line received, "." for each final dot, in the
-// order they came.
-func (s *Sink) Commands() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]string(nil), s.commands...)
-}
-
-// Faults returns what clients did against the protocol, one sentence each.
-func (s *Sink) Faults() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]string(nil), s.faults...)
-}
-
-// Cut returns how many connections ended inside a message. Such a message is
-// dropped, as it must be.
-func (s *Sink) Cut() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cut
-}
-
-// Sessions returns how many connections were made.
-func (s *Sink) Sessions() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sessions
-}
-
-// heard records one command line.
-func (s *Sink) heard(text string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.forget {
-		s.commands = append(s.commands, text)
-	}
-}
-
-// fault records one breach of the protocol.
-func (s *Sink) fault(session int, format string, args ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.faults = append(s.faults, fmt.Sprintf("session %d: ", session)+fmt.Sprintf(format, args...))
-}
-
-// left records that a session is over.
-func (s *Sink) left() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.open--
-	s.wake()
-}
-
-// wake tells those who wait that something has happened. The lock is held.
-func (s *Sink) wake() {
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-// ended records that a connection ended inside a message.
-func (s *Sink) ended() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cut++
-}
-
-// accept records one message.
-func (s *Sink) accept(d Delivery) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.count++
-	if !s.forget {
-		s.deliveries = append(s.deliveries, d)
-	}
-	s.wake()
 }
