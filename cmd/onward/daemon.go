@@ -29,7 +29,6 @@ import (
 
 // A daemon is `onward serve` at work.
 type daemon struct {
-	path       string // of the configuration
 	log        *slog.Logger
 	state      *state
 	selfSigned tls.Certificate
@@ -48,8 +47,8 @@ type running struct {
 
 // newDaemon reads the configuration and opens the state. Nothing is listening
 // yet, and on an error nothing is left behind.
-func newDaemon(ctx context.Context, path string, cfg *config.Config, table *alias.Table, log *slog.Logger) (*daemon, error) {
-	d := &daemon{path: path, log: log}
+func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, log *slog.Logger) (*daemon, error) {
+	d := &daemon{log: log}
 	var err error
 	if d.selfSigned, err = selfSigned(cfg.Hostname); err != nil {
 		return nil, err
@@ -123,7 +122,8 @@ func (d *daemon) watch(ctx context.Context) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	config.Watch(ctx, d.path, d.current.Load().config, hup, d.reload)
+	cfg := d.current.Load().config
+	config.Watch(ctx, cfg.Files[0], cfg, hup, d.reload)
 }
 
 // reload puts a configuration that was read again into force, or keeps the old

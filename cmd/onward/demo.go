@@ -131,7 +131,7 @@ func (s *stage) startDaemon(ctx context.Context, stateDir string) error {
 		return problems
 	}
 	cfg.StateDir = stateDir
-	d, err := newDaemon(ctx, s.config, cfg, table, slog.New(slog.NewTextHandler(&s.log, nil)))
+	d, err := newDaemon(ctx, cfg, table, slog.New(slog.NewTextHandler(&s.log, nil)))
 	if err != nil {
 		return err
 	}

@@ -4,11 +4,10 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"onward/internal/config"
 )
 
 func serveCommand() *cobra.Command {
@@ -21,19 +20,17 @@ read again when it changes, and on SIGHUP.`,
 		Example: "  onward serve -c /etc/onward/onward.yaml",
 		Args:    cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			flag, _ := cmd.Flags().GetString("config")
+			// A file capability, as the container has, makes Go hide the stack
+			// of a crash, although nobody but the owner reads our log.
+			debug.SetTraceback("single")
 			cfg, table, err := load(cmd)
-			if err != nil {
-				return err
-			}
-			path, err := config.Find(flag)
 			if err != nil {
 				return err
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-			d, err := newDaemon(ctx, path, cfg, table, log)
+			d, err := newDaemon(ctx, cfg, table, log)
 			if err != nil {
 				return err
 			}

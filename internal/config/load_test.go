@@ -230,10 +230,7 @@ func FuzzLoad(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "onward.yaml")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		write(t, path, string(data))
-		cfg, problems := Load(path)
-		if (cfg == nil) != (len(problems.Fatal()) > 0) {
-			t.Fatalf("Config %v with %v", cfg, problems)
-		}
+		_, problems := Load(path)
 		lines := bytes.Count(data, []byte("\n")) + 1
 		for _, p := range problems {
 			if p.Text == "" || strings.ContainsAny(p.Text, "\r\n\x1b") || p.Line < 0 || p.File == path && p.Line > lines {

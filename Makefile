@@ -1,0 +1,39 @@
+# `make` alone prints what there is.
+
+# Where Debian keeps postfix and dockerd, which not everybody's PATH has.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+# Only root can start Postfix and Docker. Everybody else builds the tests as
+# themselves and runs them under sudo.
+AS_ROOT := $(if $(filter-out 0,$(shell id -u)),-exec 'sudo env "PATH=$(PATH)" ONWARD_REQUIRE_PEERS=1 "GOMODCACHE=$(shell go env GOMODCACHE)"')
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: help test check format fuzz bench run
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+test: ## install the peers (Postfix, Docker, ...) and run every test, none skipped for want of one
+	.ci/peers
+	go mod download
+	$(MAKE) --no-print-directory format
+	go vet ./...
+	ONWARD_REQUIRE_PEERS=1 go test -race -shuffle=on -timeout 20m $(AS_ROOT) ./...
+	.ci/fuzz 5s
+
+check: format ## what to run before a commit: format, vet, staticcheck
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+format:
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on: $$unformatted"; exit 1; }
+
+fuzz: ## fuzz every target for a minute
+	.ci/fuzz 1m
+
+bench: ## run every benchmark
+	go test -run '^$$' -bench . -benchmem ./...
+
+run: ## run the daemon on ./onward.yaml
+	go run ./cmd/onward serve -c onward.yaml

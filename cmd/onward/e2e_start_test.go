@@ -1,0 +1,124 @@
+package main_test
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// plain is a configuration that asks nobody anything.
+const plain = `
+hostname: mx.onward.example
+postmaster: owner@dest.example
+state_dir: DIR/state
+listen: ["127.0.0.1:0"]
+domains: {alias.example: {aliases: {me: ann@dest.example}}}
+dns: {resolvers: ["127.0.0.1:9"]}
+`
+
+// What keeps the daemon from starting is one sentence that says what to do, and
+// exit status 1. Nothing listens then, and nothing is in the way of the next
+// start.
+func TestRefusesToStart(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	listen := func(addrs string) string { return strings.Replace(plain, `"127.0.0.1:0"`, addrs, 1) }
+	secret := plain + "srs: {secret_file: DIR/secret}\n"
+
+	for _, tt := range []struct {
+		name, config string
+		files        map[string]string // made before, with mode 0644
+		want         []string          // in what it says
+	}{
+		{"port in use", listen(`"` + taken.Addr().String() + `"`), nil, []string{taken.Addr().String(), "in use"}},
+		{"second of two ports in use", listen(`"127.0.0.1:0", "` + taken.Addr().String() + `"`), nil, []string{taken.Addr().String(), "in use"}},
+		{"address of another machine", listen(`"192.0.2.1:2525"`), nil, []string{"192.0.2.1:2525"}},
+		{"state_dir in a missing directory", strings.Replace(plain, "DIR/state", "DIR/a/b", 1), nil, []string{"state_dir", "/a/b"}},
+		{"state_dir is a file", plain, map[string]string{"state": ""}, []string{"state_dir", "/state"}},
+		{"secret_file missing", secret, nil, []string{"/secret"}},
+		{"secret_file open to others", secret, map[string]string{"secret": "0123456789abcdef0123456789abcdef\n"}, []string{"/secret", "chmod 600"}},
+		{"database broken", plain, map[string]string{"state/onward.db": strings.Repeat("no database ", 100)}, []string{"onward.db"}},
+		{"certificate missing", plain + "tls: {cert: DIR/cert.pem, key: DIR/key.pem}\n", nil, []string{"cert.pem"}},
+		{"certificate broken", plain + "tls: {cert: DIR/cert.pem, key: DIR/key.pem}\n", map[string]string{"cert.pem": "x", "key.pem": "y"}, []string{"cert.pem"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := &daemon{dir: t.TempDir()}
+			d.configure(t, tt.config)
+			for name, text := range tt.files {
+				path := filepath.Join(d.dir, name)
+				if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stdout, stderr, status := onward(t, "serve", "-c", d.config())
+			if status != 1 || stdout != "" || strings.Contains(stderr, "msg=listening") {
+				t.Errorf("exit status %d, want 1; %q %q", status, stdout, stderr)
+			}
+			if !strings.HasPrefix(lastLine(stderr), "onward: ") {
+				t.Errorf("no sentence at the end of %q", stderr)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(stderr, want) {
+					t.Errorf("no %q in %q", want, stderr)
+				}
+			}
+		})
+	}
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSuffix(s, "\n")
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}
+
+// One state directory has one daemon, also after a crash.
+func TestOneDaemonPerStateDir(t *testing.T) {
+	d := serve(t, plain)
+	for range 2 {
+		_, stderr, status := onward(t, "serve", "-c", d.config())
+		if status != 1 || !strings.Contains(lastLine(stderr), filepath.Join(d.dir, "state")) {
+			t.Errorf("the second daemon: exit status %d, %q; want 1 and the directory", status, stderr)
+		}
+		d.dial(t) // the first is as it was
+		d.kill(t)
+		d.start(t)
+	}
+}
+
+// The secret is made at the first start, for its owner's eyes only, and stays.
+func TestSecretFile(t *testing.T) {
+	d := serve(t, plain)
+	path := filepath.Join(d.dir, "state", "srs-secret")
+	first, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]os.FileMode{path: 0o600, filepath.Dir(path): os.ModeDir | 0o700} {
+		if info, err := os.Stat(file); err != nil || info.Mode() != want {
+			t.Errorf("%s: mode %v, %v; want %v", file, info.Mode(), err, want)
+		}
+	}
+	d.kill(t)
+	d.start(t)
+	if again, err := os.ReadFile(path); err != nil || string(again) != string(first) {
+		t.Errorf("after a restart the secret is another: %v", err)
+	}
+}
+
+// Wrong usage is exit status 2, and says where help is.
+func TestWrongUsage(t *testing.T) {
+	for _, args := range [][]string{{"serev"}, {"serve", "now"}, {"serve", "--port", "25"}, {"alias"}, {"srs", "encode"}, {"check", "-c"}} {
+		stdout, stderr, status := onward(t, args...)
+		if status != 2 || stdout != "" || !strings.Contains(stderr, "--help") {
+			t.Errorf("onward %v: exit status %d, %q, %q; want 2 and where help is", args, status, stdout, stderr)
+		}
+	}
+}

@@ -1,0 +1,314 @@
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"onward/internal/resolver"
+	"onward/internal/testmail"
+	"onward/internal/testpeer"
+)
+
+// patience is how long anything may take that a test waits for.
+const patience = 30 * time.Second
+
+// program is the real onward, built once for all tests here.
+var program string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "onward-program-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		program = filepath.Join(dir, "onward")
+		build := exec.Command("go", append(buildFlags(), "-o", program, ".")...)
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "%v: %v\n%s", build.Args, err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// buildFlags makes `go test -race` find races in the daemon too: they end it
+// with another exit status than 0.
+func buildFlags() []string {
+	flags := []string{"build"}
+	info, _ := debug.ReadBuildInfo()
+	if info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		flags = append(flags, "-race")
+	}
+	return flags
+}
+
+// onward runs a command to its end and returns its output and exit status.
+func onward(t testing.TB, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	var out, err bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Stdout, cmd.Stderr = &out, &err
+	if e := cmd.Run(); e != nil && cmd.ProcessState == nil {
+		t.Fatal(e)
+	}
+	return out.String(), err.String(), cmd.ProcessState.ExitCode()
+}
+
+// A daemon is `onward serve` in a process of its own, and its directory, which
+// holds onward.yaml and, unless the configuration says otherwise, state.
+type daemon struct {
+	dir  string
+	addr string // where it listens
+	log  *logLines
+	cmd  *exec.Cmd // nil when it does not run
+}
+
+// serve starts a daemon with a configuration and stops it with the test, which
+// fails unless it ends well.
+func serve(t testing.TB, config string) *daemon {
+	t.Helper()
+	d := &daemon{dir: t.TempDir()}
+	d.configure(t, config)
+	d.start(t)
+	t.Cleanup(func() {
+		if d.cmd != nil {
+			d.stop(t)
+		}
+		if t.Failed() {
+			t.Logf("log of onward:\n%s", d.log)
+		}
+	})
+	return d
+}
+
+// config is the file of the configuration.
+func (d *daemon) config() string { return filepath.Join(d.dir, "onward.yaml") }
+
+// configure writes the configuration. DIR in it stands for the daemon's
+// directory. The file is replaced in one step, as editors and sed -i do it.
+func (d *daemon) configure(t testing.TB, text string) {
+	t.Helper()
+	next := d.config() + ".next"
+	if err := os.WriteFile(next, []byte(strings.ReplaceAll(text, "DIR", d.dir)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(next, d.config()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// start starts the daemon and returns when it listens.
+func (d *daemon) start(t testing.TB) {
+	t.Helper()
+	d.log = newLogLines()
+	d.cmd = exec.Command(program, "serve", "-c", d.config())
+	d.cmd.Stderr = d.log
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	d.addr = d.log.wait(t, 0, `msg=listening addr=(\S+)`)[1]
+}
+
+// end waits for the process and returns its exit status, -1 after a signal.
+func (d *daemon) end(t testing.TB) int {
+	t.Helper()
+	timer := time.AfterFunc(patience, func() { d.cmd.Process.Kill() })
+	err := d.cmd.Wait()
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		t.Error(err)
+	}
+	if !timer.Stop() {
+		t.Errorf("onward did not end within %v", patience)
+	}
+	status := d.cmd.ProcessState.ExitCode()
+	d.cmd = nil
+	return status
+}
+
+// stop asks the daemon to end, and the test fails unless it ends well.
+func (d *daemon) stop(t testing.TB) {
+	t.Helper()
+	d.signal(t, syscall.SIGTERM)
+	if status := d.end(t); status != 0 {
+		t.Errorf("onward ended with %d after SIGTERM, want 0", status)
+	}
+}
+
+// kill ends the daemon as a crash does.
+func (d *daemon) kill(t testing.TB) {
+	t.Helper()
+	d.signal(t, syscall.SIGKILL)
+	d.end(t)
+}
+
+func (d *daemon) signal(t testing.TB, s syscall.Signal) {
+	t.Helper()
+	if err := d.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// logLines is a log that can be waited for.
+type logLines struct {
+	mu      sync.Mutex
+	text    []byte
+	written chan struct{} // closed at the next Write
+}
+
+func newLogLines() *logLines { return &logLines{written: make(chan struct{})} }
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, p...)
+	close(l.written)
+	l.written = make(chan struct{})
+	return len(p), nil
+}
+
+func (l *logLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.text)
+}
+
+// mark is the place in the log that the next line will have.
+func (l *logLines) mark() int { return len(l.String()) }
+
+// wait waits for a line after mark that matches, and returns the match and its
+// groups.
+func (l *logLines) wait(t testing.TB, mark int, pattern string) []string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	timeout := time.After(patience)
+	for {
+		l.mu.Lock()
+		text, written := string(l.text), l.written
+		l.mu.Unlock()
+		if match := re.FindStringSubmatch(text[mark:]); match != nil && strings.HasSuffix(text, "\n") {
+			return match
+		}
+		select {
+		case <-written:
+		case <-timeout:
+			t.Fatalf("waited %v for %q in the log:\n%s", patience, pattern, text)
+		}
+	}
+}
+
+// dial connects to the daemon and says EHLO.
+func (d *daemon) dial(t testing.TB) *testmail.Talk {
+	t.Helper()
+	talk := testmail.Dial(t, d.addr)
+	t.Cleanup(talk.Close)
+	talk.Expect("220 ")
+	talk.Say("EHLO mx.sender.example", "250")
+	return talk
+}
+
+// letter is a message that can be sent line by line.
+const letter = "From: Ada <ada@sender.example>\r\nSubject: a letter\r\n\r\nhello\r\n"
+
+// send sends a letter and expects the answer to its final dot.
+func send(talk *testmail.Talk, from, to, want string) string {
+	talk.Say("MAIL FROM:<"+from+">", "250 ")
+	talk.Say("RCPT TO:<"+to+">", "250 ")
+	talk.Say("DATA", "354 ")
+	return talk.Say(letter+".", want)
+}
+
+// A stand is a daemon with one stand-in destination for all the world, which
+// is dest.example and sender.example.
+type stand struct {
+	*daemon
+	sink     *testmail.Sink
+	settings string // all of the configuration but the aliases
+}
+
+// newStand starts a stand with these aliases of alias.example, a line each.
+// The test fails if the daemon does anything to the sink that it must not.
+func newStand(t testing.TB, aliases ...string) *stand {
+	t.Helper()
+	sink, err := testmail.StartSink("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		sink.Close()
+		for _, fault := range sink.Faults() {
+			t.Error(fault)
+		}
+	})
+	s := &stand{sink: sink, settings: settings(t, sink.Addr())}
+	s.daemon = serve(t, s.yaml(aliases...))
+	return s
+}
+
+// settings is a configuration without aliases, for which destination is the
+// host of dest.example and of sender.example.
+func settings(t testing.TB, destination netip.AddrPort) string {
+	t.Helper()
+	zone, err := resolver.ParseZone("world", strings.NewReader(strings.ReplaceAll(`
+dest.example. 60 IN MX 10 mx.dest.example.
+mx.dest.example. 60 IN A DESTINATION
+sender.example. 60 IN MX 10 mx.sender.example.
+mx.sender.example. 60 IN A DESTINATION
+`, "DESTINATION", destination.Addr().String())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dns, err := testmail.StartDNS(zone, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(dns.Close)
+	return fmt.Sprintf(`hostname: mx.onward.example
+postmaster: owner@dest.example
+state_dir: DIR/state
+listen: ["127.0.0.1:0"]
+dns: {resolvers: [%q]}
+delivery: {port: %d, allow_private: true}
+`, dns.Addr(), destination.Port())
+}
+
+// yaml is the configuration with these aliases, the first of which is on the
+// line aliasLine.
+func (s *stand) yaml(aliases ...string) string {
+	return s.settings + "domains:\n  alias.example:\n    aliases:\n      " + strings.Join(aliases, "\n      ") + "\n"
+}
+
+const aliasLine = 10
+
+// arrived waits for n messages in all and returns the last.
+func (s *stand) arrived(t testing.TB, n int) testmail.Delivery {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	got, err := s.sink.Wait(ctx, n)
+	if err != nil || len(got) != n {
+		t.Fatalf("%d messages at the destination, %v; want %d", len(got), err, n)
+	}
+	return got[n-1]
+}
+
+// heard waits until the sink has heard a command.
+func (s *stand) heard(t testing.TB, command string) {
+	t.Helper()
+	testpeer.Wait(t, command, func() bool { return slices.Contains(s.sink.Commands(), command) })
+}
