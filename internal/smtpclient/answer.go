@@ -145,7 +145,7 @@ func broken(err error) error {
 	if r, ok := errors.AsType[*reply.Reply](err); ok {
 		return r
 	}
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF {
 		err = errors.New("the peer closed the connection")
 	}
 	return &reply.Reply{Code: 451, Status: "4.4.2", Text: "the connection to the destination broke", Err: err}

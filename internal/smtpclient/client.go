@@ -123,12 +123,10 @@ type Outcome struct {
 	AboutUs bool           // it refuses us, not the message: somebody must look into it
 	Host    string         // the destination's name; empty when none was found
 	Addr    netip.AddrPort // where we were connected, or tried to be
+	Step    string         // how far it came: "lookup", "connect", "greeting", "EHLO" ... "dot"
 
-	// TLSFailure is why a session was in clear although TLS was offered.
-	TLSFailure error
-
-	Step string // how far it came: "lookup", "connect", "greeting", "EHLO" ... "dot"
-	TLS  string // version and cipher suite; empty in clear
+	TLS        string // version and cipher suite; empty in clear
+	TLSFailure error  // why it was in clear although TLS was offered
 }
 
 // Deliver tries the hosts of t.To's domain in their order until one of them
@@ -229,12 +227,16 @@ func (c *Client) converse(ctx context.Context, t *Transaction, out *Outcome, sec
 	return conn.send(ctx, t)
 }
 
-// record writes the log line of one attempt and returns its outcome.
+// record writes the log line of one attempt, a warning when it is about us, and
+// returns its outcome.
 func (c *Client) record(t *Transaction, began time.Time, out Outcome) Outcome {
 	if c.Log == nil {
 		return out
 	}
-	words := out.Reply
+	level, words := slog.LevelInfo, out.Reply
+	if out.AboutUs {
+		level = slog.LevelWarn
+	}
 	if out.Said != nil {
 		words = out.Said
 	}
@@ -250,6 +252,6 @@ func (c *Client) record(t *Transaction, began time.Time, out Outcome) Outcome {
 	if out.TLSFailure != nil {
 		attrs = append(attrs, slog.Any("tls_err", out.TLSFailure))
 	}
-	c.Log.LogAttrs(context.Background(), slog.LevelInfo, "attempt", attrs...)
+	c.Log.LogAttrs(context.Background(), level, "attempt", attrs...)
 	return out
 }

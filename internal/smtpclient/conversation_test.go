@@ -11,6 +11,8 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -18,6 +20,9 @@ import (
 	"onward/internal/smtpclient"
 	"onward/internal/testmail"
 )
+
+// hung is when a test that makes its peer hang gives up waiting.
+const hung = 250 * time.Millisecond
 
 // An expectation is a result and the reply it comes with.
 type expectation struct {
@@ -68,7 +73,7 @@ func TestEveryAnswer(t *testing.T) {
 		{"bare LF", testmail.Action{Reply: "550 5.1.1 no\n", Raw: true}, [3]expectation{deferred("451 4.1.1"), refused("550 5.1.1 no"), refused("550 5.1.1 no")}},
 		{"octets to be cleaned", say("550 5.1.1 \x1b[31m\xff\x00 a\rb\tc"), [3]expectation{deferred("451 4.1.1"), refused("550 5.1.1 ?[31m?? a b c"), refused("550 5.1.1 ?[31m?? a b c")}},
 		{"drop", testmail.Action{Drop: true}, lost},
-		{"reset", testmail.Action{Reset: true}, lost},
+		{"reset", testmail.Action{Reset: true}, [3]expectation{{}, broken, unknown}},
 		{"hang", testmail.Action{Hang: true}, lost},
 		{"drop in a line", testmail.Action{Reply: "250 o", Raw: true, Drop: true}, lost},
 		{"drop between lines", testmail.Action{Reply: "250-o\r\n", Raw: true, Drop: true}, lost},
@@ -79,7 +84,9 @@ func TestEveryAnswer(t *testing.T) {
 				t.Run(fmt.Sprint(tt.name, " ", step, offer), func(t *testing.T) {
 					w := newWorld(t)
 					w.sink.Offer(offer...)
-					w.Timeouts.Command, w.Timeouts.Answer = 100*time.Millisecond, 100*time.Millisecond
+					if tt.action.Hang {
+						w.Timeouts.Command, w.Timeouts.Reply, w.Timeouts.Answer = hung, hung, hung
+					}
 					w.sink.Do(step, tt.action)
 					e, name := tt.want[1], step
 					switch step {
@@ -92,14 +99,14 @@ func TestEveryAnswer(t *testing.T) {
 						e, name = tt.want[2], "dot"
 					}
 					if e.result == 0 {
-						t.Skip("good")
+						t.Skip("good, or the kernel is first to say it")
 					}
 					out := w.Deliver(t.Context(), to("joe@example.org", short))
 					want(t, out, e.result, e.reply, name)
 					if out.AboutUs != strings.Contains(out.Reply.Text, "refuses our server") {
 						t.Errorf("AboutUs %v with %v", out.AboutUs, out.Reply)
 					}
-					if delivered := out.Result == smtpclient.Delivered; delivered != (w.sink.Count() == 1) {
+					if delivered := out.Result == smtpclient.Delivered; out.Result != smtpclient.Unknown && delivered != (w.sink.Count() == 1) {
 						t.Errorf("%v, and the sink has %d", out.Result, w.sink.Count())
 					}
 					if sent := slices.Contains(w.sink.Commands(), "."); sent != (step == ".") {
@@ -142,7 +149,9 @@ func TestTLSFails(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
-			w.Timeouts.Command = 200 * time.Millisecond
+			if tt.action.Hang {
+				w.Timeouts.Command = hung
+			}
 			w.sink.Do("STARTTLS", tt.action)
 			out := w.Deliver(t.Context(), to("joe@example.org", short))
 			clean(t, w.sink)
@@ -251,7 +260,7 @@ func TestMessageCutShort(t *testing.T) {
 			return io.MultiReader(strings.NewReader(half), iotest.ErrReader(trouble))
 		}, "disk on fire"},
 		{"file cut short", func(context.CancelFunc) io.Reader { return strings.NewReader(half) }, "octets"},
-		{"file that grew", func(context.CancelFunc) io.Reader { return strings.NewReader(long + half) }, "octets"},
+		{"file that grew", func(context.CancelFunc) io.Reader { return strings.NewReader(long + half) }, "message has"},
 		{"no end of line", func(context.CancelFunc) io.Reader { return strings.NewReader(long[:len(long)-2] + "xx") }, "CRLF"},
 		{"bare LF", func(context.CancelFunc) io.Reader { return strings.NewReader(long[:len(long)-5] + "xx\n\r\n") }, "CRLF"},
 		{"bare CR", func(context.CancelFunc) io.Reader { return strings.NewReader(long[:len(long)-5] + "x\rx\r\n") }, "CRLF"},
@@ -275,8 +284,12 @@ func TestMessageCutShort(t *testing.T) {
 					t.Errorf("%v after %s: %v", out.Result, out.Step, out.Reply.Error())
 				}
 				clean(t, w.sink)
-				if commands := w.sink.Commands(); w.sink.Count() != 0 || w.sink.Cut() == 0 || commands[len(commands)-1] != "DATA" {
-					t.Errorf("%d delivered, %d cut, after %q", w.sink.Count(), w.sink.Cut(), commands)
+				if commands := w.sink.Commands(); w.sink.Count() != 0 || commands[len(commands)-1] != "DATA" {
+					t.Errorf("%d delivered, after %q", w.sink.Count(), commands)
+				}
+				cuts := w.sink.Cuts()
+				if len(cuts) != 1 || !errors.Is(cuts[0].Err, syscall.ECONNRESET) || strings.Contains(string(cuts[0].Data), "QUIT") {
+					t.Errorf("%d cuts, or not by a reset", len(cuts))
 				}
 			})
 		}
@@ -291,14 +304,16 @@ func (f atRead) Read([]byte) (int, error) { f(); return 0, io.EOF }
 // TestAfterTheDot: the end of ctx no longer matters (RELIABILITY 2.2).
 func TestAfterTheDot(t *testing.T) {
 	w := newWorld(t)
-	w.sink.Do(".", testmail.Action{Reply: "250 2.0.0 at last", Delay: 300 * time.Millisecond})
-	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
-	defer cancel()
+	w.sink.Do(".", testmail.Action{Reply: "250 2.0.0 at last", Delay: hung})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		w.sink.Wait(t.Context(), 1) // the sink has the dot, and thinks
+		cancel()
+	})
 	want(t, w.Deliver(ctx, to("joe@example.org", short)), smtpclient.Delivered, "250 2.0.0 at last", "dot")
-	if ctx.Err() == nil {
-		t.Error("the context has not ended, so nothing was shown")
-	}
-	w.Timeouts.Answer = 100 * time.Millisecond
+	wg.Wait()
+	w.Timeouts.Answer = hung
 	w.sink.Do(".", testmail.Action{Hang: true})
 	want(t, w.Deliver(t.Context(), to("joe@example.org", short)), smtpclient.Unknown, "451 4.4.2", "dot")
 }
@@ -332,8 +347,11 @@ func TestBudget(t *testing.T) {
 // TestSlowReader: a peer that stops reading holds us for as long as Timeouts.Block
 // or ctx say, and no longer (DEPENDENCIES.md A5).
 func TestSlowReader(t *testing.T) {
+	long := to("joe@example.org", strings.Repeat("xxxxxxxxxxxxxx\r\n", 2<<20))
 	for _, how := range []string{"block", "ctx"} {
 		t.Run(how, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
 			release := make(chan struct{})
 			w := newWorld(t)
 			w.Port = scripted(t, func(conn net.Conn) {
@@ -344,19 +362,17 @@ func TestSlowReader(t *testing.T) {
 					r.ReadString('\n')
 					io.WriteString(conn, reply+"\r\n")
 				}
+				if r.ReadByte(); how == "ctx" { // the message has begun
+					cancel()
+				}
 				<-release
 			})
 			defer close(release)
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			if how == "ctx" {
-				ctx, cancel = context.WithTimeout(ctx, 200*time.Millisecond)
-				defer cancel()
-			} else {
-				w.Timeouts.Block, w.Timeouts.Command = 200*time.Millisecond, 500*time.Millisecond
+			if how == "block" {
+				w.Timeouts.Block = hung
 			}
 			began := time.Now()
-			out := w.Deliver(ctx, to("joe@example.org", strings.Repeat("xxxxxxxxxxxxxx\r\n", 2<<20)))
+			out := w.Deliver(ctx, long)
 			want(t, out, smtpclient.Deferred, "451 4.4.2", "body")
 			if took := time.Since(began); took > patient/2 {
 				t.Errorf("took %v", took)

@@ -265,9 +265,9 @@ func TestLog(t *testing.T) {
 	w.Deliver(t.Context(), to("joe@example.org", short))
 	lines := json.NewDecoder(&log)
 	for _, want := range []map[string]any{
-		{"msg": "attempt", "id": "01K", "to": "joe@example.org", "dest": "mail.test", "peer": w.sink.Addr().String(), "result": "deferred",
+		{"level": "WARN", "msg": "attempt", "id": "01K", "to": "joe@example.org", "dest": "mail.test", "peer": w.sink.Addr().String(), "result": "deferred",
 			"step": "greeting", "code": 554., "status": "5.7.1", "text": "your?[31m address? is listed", "about_us": true, "tls": ""},
-		{"dest": "mail2.test", "peer": second.Addr().String(), "result": "delivered", "code": 250., "step": "dot", "about_us": false},
+		{"level": "INFO", "dest": "mail2.test", "peer": second.Addr().String(), "result": "delivered", "code": 250., "step": "dot", "about_us": false},
 	} {
 		var got map[string]any
 		if err := lines.Decode(&got); err != nil {

@@ -2,7 +2,6 @@ package smtpclient
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -114,14 +113,16 @@ func (c *conn) body(ctx context.Context, t *Transaction) error {
 	defer blockPool.Put(b)
 	message := &counter{r: io.LimitReader(t.Open(), t.Size+1)}
 	rest, err := b.stuff(message, func(p []byte) error {
-		_, err := c.write(ctx, c.times.Block, p)
-		return err
+		if _, err := c.write(ctx, c.times.Block, p); err != nil {
+			return c.early(ctx, err)
+		}
+		return nil
 	})
 	if err == nil && message.n != t.Size {
 		err = reply.Trouble(fmt.Errorf("message has %d octets or more, not %d", message.n, t.Size))
 	}
 	if err != nil {
-		return c.early(ctx, err)
+		return err
 	}
 	p := append(rest, dot...)
 	n, err := c.write(ctx, c.times.Block, p)
@@ -137,11 +138,9 @@ func (c *conn) body(ctx context.Context, t *Transaction) error {
 }
 
 // early returns what the peer said while we were sending, if that is why
-// sending failed: many refuse a large message half way and hang up.
+// sending failed: some refuse a large message half way and hang up. Only a
+// refusal counts; nobody can take a message before its end.
 func (c *conn) early(ctx context.Context, err error) error {
-	if r, ok := errors.AsType[*reply.Reply](err); !ok || r.Status != "4.4.2" {
-		return err // not the connection's fault
-	}
 	c.owed++ // whatever it says now, the message is not at its end
 	a, readErr := c.read(ctx, min(time.Second, c.times.Command))
 	if readErr != nil || a.code < 400 {

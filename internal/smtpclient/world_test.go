@@ -3,7 +3,9 @@ package smtpclient_test
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -132,3 +134,7 @@ func scripted(t testing.TB, talk func(net.Conn)) (port int) {
 }
 
 const mx = resolver.TypeMX
+
+func addrPorts(a ...netip.AddrPort) []netip.AddrPort { return a }
+
+func logTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
