@@ -41,6 +41,8 @@ type Config struct {
 	TLS        TLS             `yaml:"tls" doc:"The certificate shown to senders; without it a self-signed one."`
 	DNS        DNS             `yaml:"dns" doc:"Whom to ask for DNS records."`
 	SRS        SRS             `yaml:"srs" doc:"How return paths are rewritten, so that SPF passes and bounces find their way back."`
+	ARC        ARC             `yaml:"arc" doc:"Authenticated Received Chain (RFC 8617)."`
+	Policy     Policy          `yaml:"policy" doc:"What to refuse."`
 	Limits     Limits          `yaml:"limits" doc:"What one client and all clients may use."`
 	Delivery   Delivery        `yaml:"delivery" doc:"How destinations are reached."`
 
@@ -96,6 +98,17 @@ type SRS struct {
 	SecretFile string         `yaml:"secret_file" is:"file" default:"srs-secret in state_dir" example:"/etc/onward/srs-secret" doc:"The file of secrets; the default one is made on first start, a named one must exist."` // empty: srs-secret in StateDir
 }
 
+// ARC says whose word about a message counts (DESIGN.md 4).
+type ARC struct {
+	TrustedSealers []string `yaml:"trusted_sealers" is:"name" default:"none" example:"[lists.example.net]" doc:"Domains of mailing lists and forwarders whose intact ARC chain excuses a DMARC failure that they report as a pass."`
+}
+
+// Policy says what is refused for want of authentication (DESIGN.md 4).
+type Policy struct {
+	DMARC             string   `yaml:"dmarc" enum:"enforce,strict,observe" example:"observe" doc:"enforce refuses what fails DMARC with p=reject unless it came through a list or forwarder in a way that explains it; strict refuses all of it; observe refuses nothing."`
+	TrustedForwarders []string `yaml:"trusted_forwarders" is:"forwarder" default:"none" example:"[192.0.2.0/24, uni.example.net]" doc:"Networks, or domains that pass SPF or DKIM, whose forwarded mail is not refused for failing DMARC."`
+}
+
 // Limits bounds what one client and all clients may use (RELIABILITY.md 5).
 // Zero means off.
 type Limits struct {
@@ -133,6 +146,7 @@ func defaults() *Config {
 			ClientSessions: 50,
 			Hops:           50,
 		},
+		Policy:   Policy{DMARC: "enforce"},
 		Delivery: Delivery{IPv6: "auto", Port: 25},
 	}
 }
@@ -155,8 +169,11 @@ func stateDir() string {
 var notYet = []struct{ section, key, doc string }{
 	{"tls", "acme", "A certificate from Let's Encrypt or another ACME authority."},
 	{"", "dkim", "Signing what is forwarded and sent."},
-	{"", "arc", "Sealing, and the sealers that are trusted."},
-	{"", "policy", "What to refuse: DMARC, blocklists, forwarders that are trusted."},
+	{"arc", "seal", "Sealing what is forwarded."},
+	{"policy", "when_dmarc_breaks", "What to do with mail that would fail DMARC after forwarding."},
+	{"policy", "dnsbl", "Blocklists to ask about clients."},
+	{"policy", "rspamd", "A spam filter to ask about messages."},
+	{"policy", "proxy_protocol_from", "Proxies in front that tell the client's address."},
 	{"", "admin", "The status page and metrics."},
 	{"delivery", "mode", "Whether mail is delivered while the sender waits."},
 	{"delivery", "per_destination", "Connections at the same time to one destination."},

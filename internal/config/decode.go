@@ -106,7 +106,8 @@ func (s *source) resolvers(n *yaml.Node, name string, f *field) []netip.AddrPort
 	return list
 }
 
-// items returns the elements of a list, which are not empty and not twice there.
+// items returns the elements of a list, none of them twice. A list may be empty
+// where none is the default.
 func (s *source) items(n *yaml.Node, name string, f *field) []*yaml.Node {
 	switch {
 	case n.Kind == yaml.ScalarNode:
@@ -114,7 +115,7 @@ func (s *source) items(n *yaml.Node, name string, f *field) []*yaml.Node {
 	case n.Kind != yaml.SequenceNode:
 		s.at(n, "%s must be a list such as %s", name, f.example)
 		return nil
-	case len(n.Content) == 0:
+	case len(n.Content) == 0 && f.fallback != "none":
 		s.at(n, "%s is an empty list; put something in it, or remove the key", name)
 	}
 	seen := make(map[string]bool, len(n.Content))

@@ -133,7 +133,7 @@ func TestExamples(t *testing.T) {
 			default:
 				text += line + "\n"
 			}
-			if _, problems := Load(write(t, "onward.yaml", text)); len(problems) > 0 {
+			if _, problems := load(write(t, "onward.yaml", text)); len(problems) > 0 {
 				t.Errorf("%s\n%v", text, problems)
 			}
 		}
@@ -182,7 +182,7 @@ func TestSchema(t *testing.T) {
 		t.Fatalf("%d answers to %d documents, %v", len(faults), len(documents), err)
 	}
 	for file, fault := range faults {
-		if cfg, problems := Load(file); (fault == "") != (cfg != nil) {
+		if cfg, problems := load(file); (fault == "") != (cfg != nil) {
 			t.Errorf("%s: the schema says %q, Load says %v", file, fault, problems)
 		}
 	}

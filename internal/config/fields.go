@@ -55,8 +55,10 @@ func describe(all map[reflect.Type]*section, name string, standard reflect.Value
 			describe(all, "domain", reflect.ValueOf(Domain{}))
 		case reflect.TypeFor[[]*Alias]():
 			describe(all, "alias", reflect.ValueOf(Alias{}))
-		case reflect.TypeFor[TLS](), reflect.TypeFor[DNS](), reflect.TypeFor[SRS](), reflect.TypeFor[Limits](), reflect.TypeFor[Delivery]():
-			describe(all, key, standard.Field(i))
+		default:
+			if f.typ.PkgPath() == t.PkgPath() && f.typ.Kind() == reflect.Struct {
+				describe(all, key, standard.Field(i))
+			}
 		}
 	}
 	for _, later := range notYet {

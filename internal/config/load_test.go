@@ -32,7 +32,7 @@ func TestGolden(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(file, ".yaml"), func(t *testing.T) {
-			_, problems := Load(file)
+			_, problems := load(file)
 			var b bytes.Buffer
 			if err := problem.Write(&b, problems, false); err != nil {
 				t.Fatal(err)
@@ -40,6 +40,18 @@ func TestGolden(t *testing.T) {
 			golden(t, strings.TrimSuffix(file, ".yaml")+".want", bytes.ReplaceAll(b.Bytes(), []byte(here), []byte("/here")))
 		})
 	}
+}
+
+// load is Load, with nil for a Config that is not to be used.
+func load(path string) (*Config, problem.List) {
+	return usable(Load(path))
+}
+
+func usable(cfg *Config, problems problem.List) (*Config, problem.List) {
+	if len(problems.Fatal()) > 0 {
+		return nil, problems
+	}
+	return cfg, problems
 }
 
 // golden compares got with a file, or writes it with -update.
@@ -75,7 +87,7 @@ const shortest = "hostname: mx.example.org\npostmaster: old@gmail.com\ndomains: 
 
 func TestDefaults(t *testing.T) {
 	t.Setenv("STATE_DIRECTORY", "/var/lib/onward:/var/lib/other")
-	cfg, problems := Load(write(t, "onward.yaml", shortest))
+	cfg, problems := load(write(t, "onward.yaml", shortest))
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -84,7 +96,7 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("defaults are %+v", cfg)
 	}
 	t.Setenv("STATE_DIRECTORY", "")
-	cfg, _ = Load(write(t, "onward.yaml", shortest))
+	cfg, _ = load(write(t, "onward.yaml", shortest))
 	if dir, _ := os.Getwd(); cfg.StateDir != filepath.Join(dir, "state") {
 		t.Errorf("state_dir is %s", cfg.StateDir)
 	}
@@ -92,7 +104,7 @@ func TestDefaults(t *testing.T) {
 
 // TestDesign checks the values that come out of the example of DESIGN.md 5.1.
 func TestDesign(t *testing.T) {
-	cfg, problems := Load("../../testdata/config/design.yaml")
+	cfg, problems := load("../../testdata/config/design.yaml")
 	if len(problems.Fatal()) > 0 {
 		t.Fatal(problems)
 	}
@@ -134,7 +146,7 @@ func TestUnreadable(t *testing.T) {
 		{"100 MiB", huge, "is too large: all files together may have 32 MiB"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg, problems := Load(tt.path)
+			cfg, problems := load(tt.path)
 			if cfg != nil || len(problems) != 1 || !strings.Contains(problems[0].Text, tt.want) || problems[0].File != tt.path {
 				t.Errorf("Load = %v, %v; want one problem: %s", cfg, problems, tt.want)
 			}
@@ -145,7 +157,7 @@ func TestUnreadable(t *testing.T) {
 // TestManyProblems: what is reported is bounded, and warnings hide no error.
 func TestManyProblems(t *testing.T) {
 	text := shortest + "limits:\n" + strings.Repeat("  x: {}\n", 3000)
-	cfg, problems := Load(write(t, "onward.yaml", text))
+	cfg, problems := load(write(t, "onward.yaml", text))
 	if cfg != nil || len(problems) != maxProblems+1 {
 		t.Errorf("%d problems, want %d", len(problems), maxProblems+1)
 	}
@@ -168,7 +180,7 @@ func TestHostileTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := write(t, "onward.yaml", text)
 			start := cpu(t)
-			if cfg, _ := Load(path); cfg != nil {
+			if cfg, _ := load(path); cfg != nil {
 				t.Error("accepted")
 			}
 			if took := cpu(t) - start; took > 20*time.Second {
@@ -230,7 +242,7 @@ func FuzzLoad(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "onward.yaml")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		write(t, path, string(data))
-		_, problems := Load(path)
+		_, problems := load(path)
 		lines := bytes.Count(data, []byte("\n")) + 1
 		for _, p := range problems {
 			if p.Text == "" || strings.ContainsAny(p.Text, "\r\n\x1b") || p.Line < 0 || p.File == path && p.Line > lines {
@@ -252,7 +264,7 @@ func benchmarkLoad(b *testing.B, line string) {
 	var cfg *Config
 	for b.Loop() {
 		var problems problem.List
-		if cfg, problems = Load(path); len(problems) > 0 {
+		if cfg, problems = load(path); len(problems) > 0 {
 			b.Fatal(problems)
 		}
 	}

@@ -84,6 +84,9 @@ func (f *field) typeSchema() object {
 	case []*Alias:
 		return object{"type": "object", "additionalProperties": object{"$ref": "#/$defs/alias"}}
 	case []string, []netip.AddrPort:
+		if f.fallback == "none" {
+			return object{"anyOf": []object{text, {"type": "array", "items": text, "uniqueItems": true}}}
+		}
 		return oneOrMore(text)
 	case bool:
 		if f.key == "discard" {

@@ -68,8 +68,36 @@ func (f *field) setText(n *yaml.Node, p *string) error {
 		return f.checkListen(n.Value)
 	case f.is == "line":
 		return checkLine(n.Value)
+	case f.is == "name":
+		return f.checkName(p)
+	case f.is == "forwarder":
+		return f.checkForwarder(p)
 	}
 	return nil
+}
+
+// checkName takes a domain name, and keeps its ASCII form.
+func (f *field) checkName(p *string) error {
+	domain, err := address.ParseDomain(*p)
+	if err != nil || domain.IsLiteral() {
+		return fmt.Errorf("%.80q is not a domain name; write names as in %s", *p, f.example)
+	}
+	*p = domain.String()
+	return nil
+}
+
+// checkForwarder takes a network, an address or a domain name, and keeps the
+// first two in the form of a network.
+func (f *field) checkForwarder(p *string) error {
+	if addr, err := netip.ParseAddr(*p); err == nil && addr.Zone() == "" {
+		*p = netip.PrefixFrom(addr, addr.BitLen()).String()
+		return nil
+	}
+	if network, err := netip.ParsePrefix(*p); err == nil {
+		*p = network.Masked().String()
+		return nil
+	}
+	return f.checkName(p)
 }
 
 func (f *field) oneOf(text string) error {

@@ -31,7 +31,7 @@ func watched(t *testing.T, reload <-chan os.Signal) (dir string, next func() (*C
 	}
 	write(t, filepath.Join(dir, "cert.pem"), "1")
 	write(t, path, shortest+"include: [more/*.yaml, current/linked.yaml]\ntls: {cert: cert.pem, key: cert.pem}\n")
-	cfg, problems := Load(path)
+	cfg, problems := load(path)
 	if cfg == nil {
 		t.Fatal(problems)
 	}
@@ -43,7 +43,7 @@ func watched(t *testing.T, reload <-chan os.Signal) (dir string, next func() (*C
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		Watch(ctx, path, cfg, reload, func(c *Config, l problem.List) { results <- result{c, l} })
+		Watch(ctx, path, cfg, reload, func(c *Config, l problem.List) { c, l = usable(c, l); results <- result{c, l} })
 	})
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	return dir, func() (*Config, problem.List) {
