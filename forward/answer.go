@@ -15,9 +15,9 @@ import (
 //	all delivered           the destination's 2xx
 //	none, one refused or
 //	all refused             the destination's 5xx
-//	none, any other way     451: the sender keeps the message
+//	none, any other way     4xx, the destination's where it spoke, else 451
 //	some, the rest refused  554 with the refusal: the sender must hear of it
-//	some, others not yet    451; those delivered are remembered, so that the
+//	some, others not yet    4xx; those delivered are remembered, so that the
 //	                        next try brings them no second copy
 //
 // A target whose answer to the final dot never came (unknown) counts as not

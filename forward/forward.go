@@ -125,12 +125,12 @@ func (f *Forwarder) attempt(ctx context.Context, route Route, env *message.Envel
 	defer func() {
 		if p := recover(); p != nil {
 			d.outcome = smtpclient.Outcome{Result: smtpclient.Unknown, Reply: reply.Trouble(panicError(p))}
-			f.Log.Error("panic", "id", env.ID, "dest", d.target, "err", d.outcome.Reply.Err)
+			f.Log.Error("panic", "id", env.ID, "to", d.target, "err", d.outcome.Reply.Err)
 		}
 	}()
 	if said, ok := f.delivered.recall(f.key(env, msg, d)); ok {
 		d.outcome = smtpclient.Outcome{Result: smtpclient.Delivered, Reply: said}
-		f.Log.Info("delivered before", "id", env.ID, "dest", d.target)
+		f.Log.Info("delivered before", "id", env.ID, "to", d.target)
 		return
 	}
 	d.outcome = route.Deliverer.Deliver(ctx, transaction(env, msg, d))

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"onward/internal/address"
@@ -177,17 +178,43 @@ func TestRetryReachesTheRest(t *testing.T) {
 	try("Message-ID: <1>\r\n\r\ny\r\n", 250, 4, 6) // another sender
 }
 
+// TestRetriesForDays holds that a sender who tries again for five days brings
+// one copy to those who have the message.
+func TestRetriesForDays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{results: map[string]smtpclient.Result{"a@x.example": smtpclient.Delivered, "b@x.example": smtpclient.Deferred}}
+		f := s.forwarder()
+		env, msg := envelope(t, "team@example.org>a@x.example,b@x.example"), content(t, "x: y\r\n")
+		for range 30 {
+			f.Accept(t.Context(), env, msg)
+			time.Sleep(4 * time.Hour)
+		}
+		if s.attempts["a@x.example"] != 1 || s.attempts["b@x.example"] != 30 {
+			t.Errorf("attempts %v", s.attempts)
+		}
+	})
+}
+
 func TestMemoryIsBounded(t *testing.T) {
-	var m memory
-	for i := range memorySize + 10 {
-		m.remember(key{byte(i), byte(i >> 8), byte(i >> 16)}, reply.New(250, "2.0.0", "ok"))
-	}
-	if len(m.said) != memorySize || len(m.oldest) != memorySize {
-		t.Errorf("%d and %d kept", len(m.said), len(m.oldest))
-	}
-	if _, ok := m.recall(key{}); ok {
-		t.Error("the oldest is still there")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var m memory
+		for i := range memorySize + 3 {
+			m.remember(key{byte(i), byte(i >> 8), byte(i >> 16)}, reply.New(250, "2.0.0", "ok"))
+			time.Sleep(time.Millisecond)
+		}
+		if len(m.said) != memorySize {
+			t.Errorf("%d kept", len(m.said))
+		}
+		for i := range 4 {
+			if _, ok := m.recall(key{byte(i)}); ok != (i == 3) {
+				t.Errorf("number %d: %v", i, ok)
+			}
+		}
+		time.Sleep(memoryTime)
+		if _, ok := m.recall(key{3}); ok {
+			t.Error("remembered for too long")
+		}
+	})
 }
 
 // TestTargetsOnce holds that a mailbox gets one copy, however many of its

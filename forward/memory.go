@@ -24,9 +24,8 @@ const (
 // Once the sender has a final answer the message is forgotten: the same bytes
 // again from it are a new message.
 type memory struct {
-	mu     sync.Mutex
-	said   map[key]memo
-	oldest []key // in order of time
+	mu   sync.Mutex
+	said map[key]memo
 }
 
 // A key names one copy: the exact bytes, sender, recipient and target, never a
@@ -42,21 +41,30 @@ func (f *Forwarder) key(env *message.Envelope, msg *message.Message, d *delivery
 	return sha256.Sum256(fmt.Appendf(nil, "%x\n%s\n%s\n%s", msg.Sum(), env.From, d.recipients[0].Address.Fold(), d.target.Fold()))
 }
 
+// remember keeps what a target said, from now on for memoryTime: each retry of
+// the sender renews it.
 func (m *memory) remember(k key, r *reply.Reply) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, known := m.said[k]; known {
-		return
-	}
 	if m.said == nil {
 		m.said = map[key]memo{}
 	}
-	if len(m.oldest) == memorySize {
-		delete(m.said, m.oldest[0])
-		m.oldest = m.oldest[1:]
+	if _, known := m.said[k]; !known && len(m.said) >= memorySize {
+		m.evict()
 	}
 	m.said[k] = memo{r, time.Now().Add(memoryTime)}
-	m.oldest = append(m.oldest, k)
+}
+
+// evict makes room: the memo that would end first goes.
+func (m *memory) evict() {
+	var first key
+	var until time.Time
+	for k, memo := range m.said {
+		if until.IsZero() || memo.until.Before(until) {
+			first, until = k, memo.until
+		}
+	}
+	delete(m.said, first)
 }
 
 func (m *memory) recall(k key) (*reply.Reply, bool) {

@@ -25,7 +25,7 @@ type command struct {
 // parseCommand parses one line without its CRLF (RFC 5321 4.1.1).
 func parseCommand(line string) (command, error) {
 	verb, arg, _ := strings.Cut(line, " ")
-	c := command{verb: strings.ToUpper(verb), arg: strings.TrimRight(arg, " ")}
+	c := command{verb: upper(verb), arg: strings.TrimRight(arg, " ")}
 	for i := range len(line) {
 		if line[i] < ' ' || line[i] == 0x7f {
 			c.fatal = true
@@ -55,6 +55,18 @@ func parseCommand(line string) (command, error) {
 		c.fatal = c.verb == "BDAT" || !isSMTPVerb(c.verb)
 		return c, reply.New(500, "5.5.1", "command not recognised")
 	}
+}
+
+// upper is for the words of the protocol, which are ASCII: strings.ToUpper
+// would make an "S" of "ſ", and others would read the line in another way.
+func upper(word string) string {
+	b := []byte(word)
+	for i, c := range b {
+		if 'a' <= c && c <= 'z' {
+			b[i] = c - 'a' + 'A'
+		}
+	}
+	return string(b)
 }
 
 // isSMTPVerb reports whether an unknown verb could be SMTP: letters, and not
@@ -95,7 +107,7 @@ func (c *command) parseMail() error {
 	seen := map[string]bool{}
 	for _, param := range params {
 		key, value, _ := strings.Cut(param, "=")
-		key = strings.ToUpper(key)
+		key = upper(key)
 		if seen[key] {
 			return reply.New(501, "5.5.4", "%s is given twice", reply.Clean(key))
 		}
@@ -157,7 +169,7 @@ func (c *command) parseRcpt() error {
 // colon is common and harmless; missing brackets are not (RFC 5321 4.1.2).
 func cutPath(arg, prefix string) (path string, params []string, err error) {
 	bad := reply.New(501, "5.5.4", "the form is %s<address>", prefix)
-	if len(arg) < len(prefix) || !strings.EqualFold(arg[:len(prefix)], prefix) {
+	if len(arg) < len(prefix) || upper(arg[:len(prefix)]) != prefix {
 		return "", nil, bad
 	}
 	rest, ok := strings.CutPrefix(strings.TrimLeft(arg[len(prefix):], " "), "<")

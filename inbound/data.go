@@ -71,7 +71,7 @@ type dataReader struct {
 	limit     int64
 	size      int64
 	lineStart bool // the last line ended in CR LF, or there was none
-	bare      bool // a CR or LF stood alone
+	bare      bool // a CR or LF stood alone, or a NUL could hide a dot
 	trouble   error
 	ended     bool
 }
@@ -91,12 +91,14 @@ func (r *dataReader) take(block []byte, full bool) (used int) {
 			}
 			line = rest[:len(rest)-1]
 		}
-		if r.lineStart && len(line) > 0 && line[0] == '.' {
-			r.store(block[kept:used])
-			kept = used + 1 // the dot goes (RFC 5321 4.5.2)
-			r.ended = string(line) == ".\r\n"
-		}
 		used += len(line)
+		if r.lineStart && len(line) > 0 && line[0] == '.' {
+			r.store(block[kept : used-len(line)])
+			kept = used - len(line) + 1 // the dot goes (RFC 5321 4.5.2)
+			r.ended = string(line) == ".\r\n"
+			line = line[1:]
+		}
+		r.bare = r.bare || r.lineStart && hidesDot(line)
 		r.check(line, i >= 0)
 	}
 	if r.ended {
@@ -120,6 +122,12 @@ func (r *dataReader) check(line []byte, whole bool) {
 	}
 }
 
+// hidesDot reports whether a line could be a single dot once its NULs are left
+// out: a destination that drops them would take what follows for commands.
+func hidesDot(line []byte) bool {
+	return bytes.HasPrefix(line, []byte{0}) || bytes.HasPrefix(line, []byte{'.', 0})
+}
+
 // store keeps content, until something makes the message hopeless.
 func (r *dataReader) store(p []byte) {
 	r.size += int64(len(p))
@@ -139,7 +147,7 @@ func (r *dataReader) hopeless() bool {
 func (r *dataReader) verdict() error {
 	switch {
 	case r.bare:
-		return reply.New(550, "5.6.0", "a bare CR or LF in the message; lines end in CR LF (RFC 5321 2.3.8)")
+		return reply.New(550, "5.6.0", "a bare CR or LF in the message, or a NUL at the start of a line; lines end in CR LF (RFC 5321 2.3.8)")
 	case r.limit > 0 && r.size > r.limit:
 		return errTooLarge(r.limit)
 	case r.trouble != nil: // disk full and the like (RELIABILITY 70)

@@ -25,7 +25,7 @@ func TestDataBytes(t *testing.T) {
 		"x: y\r\n\r\n.\r\n..\r\n...\r\n.x\r\n x.\r\n",
 		".x: y\r\n",
 		"x: y\r\n\r\n" + strings.Repeat("\r\n", 1000),
-		"x: y\r\n\r\n\x00\xff\x80 ü\r\n",
+		"x: y\r\n\r\na\x00\xff\x80 ü\r\n",
 		"x: y\r\n\r\n" + strings.Repeat(".\r\n", blockSize),
 		"x: y\r\n\r\n" + strings.Repeat("x", blockSize-16) + "\r\n.\r\n." + strings.Repeat("y", 3*blockSize) + "\r\n",
 		"x: y\r\n\r\n" + strings.Repeat("x", 500_000) + "\r\n", // beyond memory
@@ -108,6 +108,7 @@ func TestBareLines(t *testing.T) {
 	c.say("EHLO c", "250")
 	for _, body := range []string{
 		"x: y\n", "x: y\r\n\r\na\rb\r\n", "\rx: y\r\n", "x: y\r\n\r\na\r\r\n", "\n",
+		"x: y\r\n\r\n\x00.\r\n", "x: y\r\n\r\n..\x00\r\n", "x: y\r\n\r\n\x00\x00.\x00\r\n",
 		"x: y\r\n\r\n" + strings.Repeat("z", blockSize-8) + "\rz\r\n",
 		"x: y\r\n\r\n" + strings.Repeat("z", 2*blockSize) + "\r" + strings.Repeat("z", 2*blockSize) + "\r\n",
 	} {
@@ -151,6 +152,10 @@ func TestHeaderLimits(t *testing.T) {
 	c.envelope()
 	c.say(" x: y\r\n\r\n.", "550 5.6.0")
 	c.envelope()
+	c.say("X-Forwarded-For: other@example.com\r\n ME@example.org ada@gmail.com\r\n\r\n.", "554 5.4.6") // back again
+	c.envelope()
+	c.say("X-Forwarded-For: other@example.com me@example.org\r\n\r\n.", "250") // forwarded to us by another
+	c.envelope()
 	c.say(strings.Repeat("Received: x\r\n", 50)+"\r\n.", "250")
 }
 
@@ -162,10 +167,10 @@ func TestAnswers(t *testing.T) {
 		want string
 	}{
 		{reply.New(250, "2.0.0", "forwarded: OK gsmtp"), "250 2.0.0 %s forwarded: OK gsmtp\r\n"},
-		{reply.New(550, "5.1.1", "no such user"), "550 5.1.1 %s no such user\r\n"},
-		{fmt.Errorf("wrapped: %w", reply.New(452, "4.2.2", "full")), "452 4.2.2 %s full\r\n"},
-		{errors.New("/var/lib/onward: no space left on device"), "451 4.3.0 %s trouble on our side, please try again later\r\n"},
-		{reply.New(550, "5.7.1", "two\r\n250 lines \x1b[1m"), "550 5.7.1 %s two  250 lines ?[1m\r\n"},
+		{reply.New(550, "5.1.1", "no such user"), "550 5.1.1 no such user (%s)\r\n"},
+		{fmt.Errorf("wrapped: %w", reply.New(452, "4.2.2", "full")), "452 4.2.2 full (%s)\r\n"},
+		{errors.New("/var/lib/onward: no space left on device"), "451 4.3.0 trouble on our side, please try again later (%s)\r\n"},
+		{reply.New(550, "5.7.1", "two\r\n250 lines \x1b[1m"), "550 5.7.1 two  250 lines ?[1m (%s)\r\n"},
 	} {
 		h := open(t, nil)
 		h.owner.answer = tt.err
@@ -194,7 +199,7 @@ func TestPanic(t *testing.T) {
 
 // FuzzData compares the reader of blocks with the plain meaning of RFC 5321:
 // the end is the first CR LF . CR LF, doubled dots are undone, and any other
-// CR or LF refuses the whole.
+// CR or LF refuses the whole, as does a NUL that could hide a dot.
 func FuzzData(f *testing.F) {
 	for _, s := range []string{"x: y\r\n\r\n..\r\n.\r\n", ".\r\n", "\n.\r\n.\r\n", "a\r\r\n.\r\n", "a\r\n.\rb\r\n.\r\n"} {
 		f.Add([]byte(s), uint8(5))
@@ -221,13 +226,15 @@ func FuzzData(f *testing.F) {
 		}
 		content := whole[:end+2]
 		bare := strings.ContainsAny(strings.ReplaceAll(content, "\r\n", ""), "\r\n")
+		want := strings.ReplaceAll(content, "\r\n.", "\r\n")
+		bare = bare || strings.Contains(want, "\r\n\x00") || strings.Contains(want, "\r\n.\x00")
 		if r.bare != bare {
 			t.Fatalf("%q: bare %v, want %v", wire, r.bare, bare)
 		}
 		if bare {
 			return
 		}
-		want := strings.TrimPrefix(strings.ReplaceAll(content, "\r\n.", "\r\n"), "\r\n")
+		want = strings.TrimPrefix(want, "\r\n")
 		msg, err := buffer.Message()
 		if err != nil {
 			t.Skip() // header limits

@@ -101,6 +101,9 @@ func (c *conn) startTLS() error {
 	}
 	secure := tls.Server(c.raw, c.server.Policy().TLS)
 	c.raw.SetDeadline(time.Now().Add(commandTimeout))
+	if c.draining.Load() { // after the deadline is set: see interrupt
+		return errDraining
+	}
 	if err := secure.Handshake(); err != nil {
 		c.log.Info("TLS handshake failed", "err", err)
 		c.closing = true
@@ -108,7 +111,8 @@ func (c *conn) startTLS() error {
 		return nil
 	}
 	c.wire = secure
-	c.helo, c.tx = "", nil
+	c.helo = ""
+	c.endTransaction()
 	return nil
 }
 

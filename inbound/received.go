@@ -35,6 +35,9 @@ func (c *conn) protocol(env *message.Envelope, secure bool) string {
 	case c.esmtp:
 		name = "ESMTP"
 	}
+	if secure && name == "SMTP" {
+		name = "ESMTP" // RFC 3848 has no name for TLS without EHLO
+	}
 	if secure {
 		name += "S"
 	}

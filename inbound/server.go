@@ -31,6 +31,7 @@ import (
 	"onward/internal/address"
 	"onward/internal/alias"
 	"onward/internal/config"
+	"onward/internal/mailauth"
 	"onward/internal/message"
 	"onward/internal/returnpath"
 )
@@ -50,6 +51,8 @@ type Policy struct {
 	TLS      *tls.Config
 	Aliases  *alias.Table
 	Returns  *returnpath.Rewriter
+	Verifier *mailauth.Verifier
+	Judge    *Judge
 }
 
 // A Server answers on the listening addresses. All fields are required.
@@ -60,6 +63,7 @@ type Server struct {
 	Log      *slog.Logger
 
 	clients *clients
+	hidden  hourglass // of the warning about hidden clients
 	smtp    *smtp.Server
 	ctx     context.Context // of the deliveries; ends after the grace time
 }
@@ -154,7 +158,6 @@ func (l *listener) Accept() (net.Conn, error) {
 		c := newConn(l.server, raw, clientAddr(raw))
 		r := l.server.clients.enter(c, time.Now(), l.server.Policy().Limits)
 		if r == nil {
-			c.log.Debug("connected")
 			return c, nil
 		}
 		c.log.Info("connection refused", "code", r.Code, "status", r.Status, "text", r.Text)

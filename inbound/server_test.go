@@ -16,8 +16,10 @@ import (
 	"onward/internal/address"
 	"onward/internal/alias"
 	"onward/internal/config"
+	"onward/internal/mailauth"
 	"onward/internal/message"
 	"onward/internal/reply"
+	"onward/internal/resolver"
 	"onward/internal/returnpath"
 	"onward/srs"
 )
@@ -79,6 +81,7 @@ const testSecret = "a secret for tests only"
 func testPolicy(t testing.TB) *Policy {
 	t.Helper()
 	cfg := &config.Config{
+		Policy:     config.Policy{DMARC: "observe"}, // most messages of these tests have no From
 		Hostname:   "mx.example.org",
 		Postmaster: address.Mailbox{Local: "owner", Domain: "gmail.com"},
 		Domains: []*config.Domain{{Name: "example.org", Aliases: []*config.Alias{
@@ -106,7 +109,26 @@ func testPolicy(t testing.TB) *Policy {
 		TLS:      testTLS(t),
 		Aliases:  table,
 		Returns:  returns,
+		Verifier: &mailauth.Verifier{Resolver: testZone(t), Hostname: cfg.Hostname, Loopback: true},
+		Judge:    NewJudge(cfg, new(Lists)),
 	}
+}
+
+// testZone is the DNS: a domain that wants forged mail refused, an attacker
+// and a mailing list whose SPF allows loopback.
+func testZone(t testing.TB) *resolver.Zone {
+	t.Helper()
+	zone, err := resolver.ParseZone("test", strings.NewReader(`
+_dmarc.bank.example.    60 IN TXT "v=DMARC1; p=reject"
+_dmarc.shop.example.    60 IN TXT "v=DMARC1; p=quarantine"
+attacker.example.       60 IN TXT "v=spf1 ip4:127.0.0.0/8 -all"
+lists.example.          60 IN TXT "v=spf1 ip4:127.0.0.0/8 -all"
+bank.example.           60 IN TXT "v=spf1 ip4:192.0.2.1 -all"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return zone
 }
 
 // open starts a server on loopback; change may be nil.

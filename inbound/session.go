@@ -10,6 +10,8 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"onward/internal/address"
+	"onward/internal/mailauth"
+	"onward/internal/mailauth/authres"
 	"onward/internal/message"
 	"onward/internal/reply"
 )
@@ -22,6 +24,7 @@ type transaction struct {
 	arrived    time.Time
 	from       address.ReversePath
 	utf8       bool
+	check      *mailauth.Check // under way since MAIL
 	recipients []message.Recipient
 }
 
@@ -32,10 +35,20 @@ type session struct {
 }
 
 // Reset ends the transaction: RSET, EHLO, or the message is done.
-func (s *session) Reset() { s.c.tx = nil }
+func (s *session) Reset() { s.c.endTransaction() }
 
 // Logout ends the session.
-func (s *session) Logout() error { return nil }
+func (s *session) Logout() error {
+	s.c.endTransaction()
+	return nil
+}
+
+func (c *conn) endTransaction() {
+	if c.tx != nil {
+		c.tx.check.Stop()
+		c.tx = nil
+	}
+}
 
 // Mail begins a transaction.
 func (s *session) Mail(string, *smtp.MailOptions) error {
@@ -53,6 +66,7 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 		from:    c.command.from,
 		utf8:    c.command.utf8,
 	}
+	c.tx.check = c.tx.policy.Verifier.Begin(c.server.ctx, mailauth.Sender{Client: c.client, Helo: c.helo, From: c.tx.from, Now: now})
 	return nil
 }
 
@@ -124,27 +138,104 @@ func (s *session) Data(end io.Reader) error {
 	}
 	r := reply.From(err)
 	c.event(r, tx, "size", buffer.Size())
-	return wire(&reply.Reply{Code: r.Code, Status: r.Status, Text: tx.id + " " + r.Text})
+	return wire(withID(r, tx.id))
 }
 
-// accept gives a received message to the Acceptor and returns its answer.
+// withID puts the id of the message into its final answer: before the words of
+// success, and behind those of a refusal, which must not be cut off however
+// many forwarders add theirs.
+func withID(r *reply.Reply, id string) *reply.Reply {
+	text := id + " " + r.Text
+	if r.Code/100 != 2 {
+		id = " (" + id + ")"
+		words := reply.Clean(r.Text)
+		text = words[:min(len(words), reply.MaxText-len(id))] + id
+	}
+	return &reply.Reply{Code: r.Code, Status: r.Status, Text: text}
+}
+
+// accept judges a received message, and gives it to the Acceptor.
 func (s *session) accept(tx *transaction, buffer *message.Buffer) error {
 	msg, err := buffer.Message()
 	if err != nil {
 		return headerReply(err)
 	}
+	if err := checkForm(tx, msg); err != nil {
+		return err
+	}
+	ctx := s.c.server.ctx
+	verdict, err := tx.check.Finish(ctx, msg)
+	if err != nil {
+		return err
+	}
+	decision := tx.policy.Judge.Decide(verdict, listID(msg))
+	s.c.logVerdict(tx, verdict, decision)
+	if decision.Reply != nil {
+		return decision.Reply
+	}
+	return s.c.server.Acceptor.Accept(ctx, s.envelope(tx, verdict), msg.Without(s.forged(tx)))
+}
+
+// checkForm refuses what no verdict could make better.
+func checkForm(tx *transaction, msg *message.Message) error {
 	limit := tx.policy.Limits.Hops
 	if hops := msg.Hops(); limit > 0 && hops > limit {
 		return reply.New(554, "5.4.6", "%d hops, this message is going round in circles", hops) // STANDARDS.md D14, P7
 	}
+	for _, recipient := range tx.recipients {
+		if !recipient.SRS && forwardedBefore(msg, recipient.Address) {
+			return reply.New(554, "5.4.6", "<%s> has forwarded this message before, it is going round in circles", recipient.Address)
+		}
+	}
 	if startsFolded(msg) {
 		return reply.New(550, "5.6.0", "the message begins with a continuation line")
 	}
-	return s.c.server.Acceptor.Accept(s.c.server.ctx, s.envelope(tx), msg)
+	return nil
 }
 
-// envelope records what the dialogue said.
-func (s *session) envelope(tx *transaction) *message.Envelope {
+// forwardedBefore reports whether an X-Forwarded-For field names the address
+// among those that the message was forwarded for: all words but the last, which
+// is where it went (RELIABILITY 33). That stops a loop at its first return.
+func forwardedBefore(msg *message.Message, to address.Mailbox) bool {
+	for _, f := range msg.Fields() {
+		if !f.Is("X-Forwarded-For") {
+			continue
+		}
+		words := strings.Fields(f.Value())
+		for _, word := range words[:max(0, len(words)-1)] {
+			if strings.EqualFold(word, to.String()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// forged finds the fields that pretend to be results of ours (STANDARDS.md R1,
+// R5). One that a signature covers goes all the same (DESIGN.md 9.4).
+func (s *session) forged(tx *transaction) func(message.Field) bool {
+	return func(f message.Field) bool {
+		claims := authres.Claims(f, tx.policy.Hostname)
+		if claims {
+			s.c.log.Info("removed a field in our name", "id", tx.id, "field", f.Name)
+		}
+		return claims
+	}
+}
+
+// listID returns the value of the List-Id field, when there is one (RFC 2919).
+func listID(msg *message.Message) string {
+	for _, f := range msg.Fields() {
+		if f.Is("List-Id") {
+			return f.Value()
+		}
+	}
+	return ""
+}
+
+// envelope records what the dialogue said, and what we found: our fields on top
+// of the message are in the order of DESIGN.md 4.
+func (s *session) envelope(tx *transaction, verdict *mailauth.Verdict) *message.Envelope {
 	env := &message.Envelope{
 		ID:         tx.id,
 		Arrived:    tx.arrived,
@@ -154,7 +245,8 @@ func (s *session) envelope(tx *transaction) *message.Envelope {
 		Recipients: tx.recipients,
 		UTF8:       tx.utf8,
 	}
-	env.Trace = s.c.received(env, tx.policy.Hostname)
+	results := verdict.Results(tx.policy.Hostname).Field()
+	env.Trace = append(results, s.c.received(env, tx.policy.Hostname)...)
 	return env
 }
 

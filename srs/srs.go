@@ -26,6 +26,7 @@ package srs
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -121,7 +122,7 @@ func (c Codec) complete() (Codec, error) {
 		c.Separator = '='
 	}
 	switch {
-	case len(c.Secrets) == 0:
+	case len(c.Secrets) == 0 || slices.Contains(c.Secrets, ""):
 		return c, errors.New("SRS needs a secret")
 	case !validDomain(c.Domain):
 		return c, fmt.Errorf("SRS domain %q is not a domain name", c.Domain)

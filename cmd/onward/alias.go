@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"onward/internal/address"
 	"onward/internal/alias"
 	"onward/internal/reply"
+	"onward/srs"
 )
 
 func aliasCommand() *cobra.Command {
@@ -22,15 +25,18 @@ func aliasCommand() *cobra.Command {
 		Long: `Show where mail to an address goes, and which line of the configuration decides.
 The exit status is 1 when mail to the address is refused.`,
 		Example: "  onward alias me+shop@example.org",
-		Args:    cobra.ExactArgs(1),
+		Args:    oneOperand("ADDRESS"),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
 			to, err := address.ParsePath(args[0])
 			if err != nil {
 				return misuse{err}
 			}
-			_, table, err := load(cmd)
+			cfg, table, err := load(cmd)
 			if err != nil {
 				return err
+			}
+			if domains := slices.Collect(maps.Values(srsDomains(cfg))); srs.Is(to.Local) && slices.Contains(domains, to.Domain) {
+				return fmt.Errorf("%s is a return path, for bounces only; onward srs decode shows whose", to)
 			}
 			match, refusal := table.Lookup(to, time.Now())
 			show := printMatch
@@ -57,6 +63,9 @@ func printMatch(w io.Writer, to address.Mailbox, match alias.Match, refusal erro
 		fmt.Fprintf(w, "  %s\n", describe(step))
 		if step.Alias != nil {
 			fmt.Fprintf(w, "      %s  %s\n", step.Alias.Position, strings.TrimSpace(step.Alias.Source))
+			if len(step.Alias.From) > 0 {
+				fmt.Fprintf(w, "      only from %s\n", strings.Join(step.Alias.From, ", "))
+			}
 		}
 	}
 	switch {
@@ -87,11 +96,12 @@ func describe(step alias.Step) string {
 // printMatchJSON prints the same as data.
 func printMatchJSON(w io.Writer, to address.Mailbox, match alias.Match, refusal error) error {
 	type step struct {
-		Address string `json:"address"`
-		By      string `json:"by"`
-		Key     string `json:"key,omitempty"`
-		At      string `json:"at,omitempty"`
-		Ended   bool   `json:"ended,omitempty"`
+		Address string   `json:"address"`
+		By      string   `json:"by"`
+		Key     string   `json:"key,omitempty"`
+		At      string   `json:"at,omitempty"`
+		From    []string `json:"from,omitempty"`
+		Ended   bool     `json:"ended,omitempty"`
 	}
 	out := struct {
 		Address string   `json:"address"`
@@ -106,7 +116,7 @@ func printMatchJSON(w io.Writer, to address.Mailbox, match alias.Match, refusal 
 	for _, s := range match.Steps {
 		j := step{Address: s.Address.String(), By: string(s.By), Ended: s.Ended}
 		if s.Alias != nil {
-			j.Key, j.At = s.Alias.Key, s.Alias.Position.String()
+			j.Key, j.At, j.From = s.Alias.Key, s.Alias.Position.String(), s.Alias.From
 		}
 		out.Steps = append(out.Steps, j)
 	}

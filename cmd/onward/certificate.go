@@ -19,15 +19,13 @@ import (
 // self-signed certificate, with which senders encrypt but cannot tell who we
 // are. Session tickets are off: with Go's, Microsoft's servers drop the
 // connection (RELIABILITY 16).
-func (d *daemon) certificate(cfg *config.Config) (*tls.Config, error) {
-	cert := d.selfSigned
+func certificate(cfg *config.Config, selfSigned tls.Certificate) (*tls.Config, error) {
+	cert := selfSigned
 	if cfg.TLS.Cert != "" {
 		var err error
 		if cert, err = tls.LoadX509KeyPair(cfg.TLS.Cert, cfg.TLS.Key); err != nil {
-			return nil, fmt.Errorf("tls: %w", err)
+			return nil, fmt.Errorf("tls.cert %s, tls.key %s: %w; both must be PEM and belong together", cfg.TLS.Cert, cfg.TLS.Key, err)
 		}
-	} else {
-		d.log.Warn("no tls.cert in the configuration: using a self-signed certificate")
 	}
 	return &tls.Config{
 		Certificates:           []tls.Certificate{cert},

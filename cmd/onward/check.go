@@ -1,12 +1,11 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"onward/internal/alias"
 	"onward/internal/config"
@@ -22,7 +21,7 @@ func checkCommand() *cobra.Command {
 with its file, line and column. Nothing is changed and nobody is asked.`,
 		Example: `  onward check -c onward.yaml
   onward check --schema > onward.schema.json     for editors that complete YAML`,
-		Args: cobra.NoArgs,
+		Args: noOperands,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			if schema {
 				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", config.Schema())
@@ -30,6 +29,9 @@ with its file, line and column. Nothing is changed and nobody is asked.`,
 			}
 			cfg, _, err := load(cmd)
 			if err != nil {
+				return err
+			}
+			if err := checkFiles(cfg); err != nil {
 				return err
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), summary(cfg))
@@ -56,6 +58,23 @@ func load(cmd *cobra.Command) (*config.Config, *alias.Table, error) {
 		return nil, nil, &failure{fmt.Errorf("%s in the configuration", count(n, "problem"))}
 	}
 	return cfg, table, nil
+}
+
+// checkFiles looks at what the configuration names, as the daemon will: the
+// certificate and the secrets, unless the daemon has yet to make them.
+func checkFiles(cfg *config.Config) error {
+	if _, err := certificate(cfg, tls.Certificate{}); err != nil {
+		return err
+	}
+	secrets := []string{"not made yet"}
+	if cfg.SRS.SecretFile != "" {
+		var err error
+		if secrets, err = loadSecrets(cfg, false); err != nil {
+			return err
+		}
+	}
+	_, err := returnPaths(cfg, secrets, nil)
+	return err
 }
 
 // read reads the configuration and builds its alias table.
@@ -109,10 +128,4 @@ func count(n int, noun string) string {
 		return fmt.Sprintf("%d %ses", n, noun)
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-// isTerminal reports whether colour would be seen, and is wanted.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))
 }

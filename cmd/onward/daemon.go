@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"onward/internal/address"
 	"onward/internal/alias"
 	"onward/internal/config"
+	"onward/internal/mailauth"
 	"onward/internal/problem"
 	"onward/internal/resolver"
 	"onward/internal/returnpath"
@@ -32,7 +32,7 @@ type daemon struct {
 	log        *slog.Logger
 	state      *state
 	selfSigned tls.Certificate
-	resolver   *resolver.Client
+	lists      inbound.Lists
 	current    atomic.Pointer[running]
 }
 
@@ -40,18 +40,38 @@ type daemon struct {
 // never changed; a reload puts another in its place, and a message that is
 // under way ends with the one it began with.
 type running struct {
-	config *config.Config
-	policy *inbound.Policy
-	route  forward.Route
+	config   *config.Config
+	resolver *resolver.Client
+	policy   *inbound.Policy
+	route    forward.Route
 }
 
-// newDaemon reads the configuration and opens the state. Nothing is listening
-// yet, and on an error nothing is left behind.
+// start listens, opens the state and makes a daemon of a configuration. On an
+// error nothing is left behind: senders who came too early hear nothing.
+func start(ctx context.Context, cfg *config.Config, table *alias.Table, log *slog.Logger) (*daemon, []net.Listener, error) {
+	listeners, err := listen(cfg.Listen)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := newDaemon(ctx, cfg, table, log)
+	if err != nil {
+		for _, l := range listeners {
+			l.Close()
+		}
+		return nil, nil, err
+	}
+	return d, listeners, nil
+}
+
+// newDaemon opens the state and builds what the configuration describes.
 func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, log *slog.Logger) (*daemon, error) {
 	d := &daemon{log: log}
 	var err error
 	if d.selfSigned, err = selfSigned(cfg.Hostname); err != nil {
 		return nil, err
+	}
+	if cfg.TLS.Cert == "" {
+		log.Warn("no tls.cert in the configuration: using a self-signed certificate")
 	}
 	if d.state, err = openState(ctx, cfg); err != nil {
 		return nil, err
@@ -63,6 +83,12 @@ func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, log 
 	}
 	d.current.Store(next)
 	return d, nil
+}
+
+// Close gives up what a daemon holds.
+func (d *daemon) Close() error {
+	d.current.Load().resolver.Close()
+	return d.state.Close()
 }
 
 // listen opens every listening address, or none.
@@ -89,12 +115,15 @@ func listenError(addr string, err error) error {
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("listen %s: not allowed; ports below 1024 need root or CAP_NET_BIND_SERVICE (setcap cap_net_bind_service=+ep onward)", addr)
 	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err
+	}
 	return fmt.Errorf("listen %s: %w", addr, err)
 }
 
-// run serves until ctx ends, and reloads on SIGHUP and when a file changes.
-func (d *daemon) run(ctx context.Context, listeners []net.Listener) error {
-	defer d.state.Close()
+// run serves until ctx ends, and reloads when a file changes or hup receives.
+func (d *daemon) run(ctx context.Context, listeners []net.Listener, hup <-chan os.Signal) error {
+	defer d.Close()
 	server := &inbound.Server{
 		Policy:  func() *inbound.Policy { return d.current.Load().policy },
 		TempDir: d.state.tempDir(),
@@ -106,7 +135,10 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
-	watching.Go(func() { d.watch(ctx) })
+	watching.Go(func() {
+		cfg := d.current.Load().config
+		config.Watch(ctx, cfg.Files[0], cfg, hup, d.reload)
+	})
 	defer watching.Wait()
 	defer cancel()
 	for _, l := range listeners {
@@ -115,15 +147,6 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener) error {
 	err := server.Serve(ctx, listeners...)
 	d.log.Info("stopped")
 	return err
-}
-
-// watch reloads the configuration when it changes, and on SIGHUP.
-func (d *daemon) watch(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	cfg := d.current.Load().config
-	config.Watch(ctx, cfg.Files[0], cfg, hup, d.reload)
 }
 
 // reload puts a configuration that was read again into force, or keeps the old
@@ -143,8 +166,8 @@ func (d *daemon) reload(cfg *config.Config, problems problem.List) {
 		return
 	}
 	old := d.current.Swap(next).config
-	if !slices.Equal(old.Listen, cfg.Listen) || old.StateDir != cfg.StateDir || old.SRS.SecretFile != cfg.SRS.SecretFile {
-		d.log.Warn("listen, state_dir and secret_file change at the next start only")
+	if !slices.Equal(old.Listen, cfg.Listen) || old.StateDir != cfg.StateDir {
+		d.log.Warn("listen and state_dir change at the next start only")
 	}
 	d.log.Info("configuration reloaded", "domains", len(cfg.Domains))
 }
@@ -159,33 +182,35 @@ func logProblem(log *slog.Logger, p problem.Problem) {
 
 // prepare builds what a configuration describes.
 func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, error) {
-	cert, err := d.certificate(cfg)
+	cert, err := certificate(cfg, d.selfSigned)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.resolve(cfg); err != nil {
+	secrets, err := loadSecrets(cfg, false)
+	if err != nil {
+		return nil, err
+	}
+	returns, err := returnPaths(cfg, secrets, d.state.store)
+	if err != nil {
+		return nil, err
+	}
+	dns, err := d.resolve(cfg)
+	if err != nil {
 		return nil, err
 	}
 	byDomain := srsDomains(cfg)
-	returns, err := returnpath.New(returnpath.Settings{
-		Secrets:    d.state.secrets,
-		HashLength: cfg.SRS.HashLength,
-		MaxAge:     cfg.SRS.MaxAge,
-		Domains:    slices.Collect(maps.Values(byDomain)),
-	}, d.state.store)
-	if err != nil {
-		return nil, err
-	}
-	r := &running{config: cfg}
+	r := &running{config: cfg, resolver: dns}
 	r.policy = &inbound.Policy{
 		Hostname: cfg.Hostname,
-		Limits:   cfg.Limits,
+		Limits:   withinDescriptors(cfg.Limits, d.log),
 		TLS:      cert,
 		Aliases:  table,
 		Returns:  returns,
+		Verifier: &mailauth.Verifier{Resolver: dns, Hostname: cfg.Hostname, Loopback: cfg.Delivery.AllowPrivate},
+		Judge:    inbound.NewJudge(cfg, &d.lists),
 	}
 	r.route = forward.Route{
-		Deliverer: d.client(cfg),
+		Deliverer: d.client(cfg, dns),
 		ReturnPath: func(ctx context.Context, from address.ReversePath, recipient address.Domain) (address.ReversePath, error) {
 			return returns.Rewrite(ctx, from, byDomain[recipient])
 		},
@@ -193,13 +218,20 @@ func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, erro
 	return r, nil
 }
 
+// returnPaths builds what writes and reads our return paths.
+func returnPaths(cfg *config.Config, secrets []string, store returnpath.Store) (*returnpath.Rewriter, error) {
+	return returnpath.New(returnpath.Settings{
+		Secrets:    secrets,
+		HashLength: cfg.SRS.HashLength,
+		MaxAge:     cfg.SRS.MaxAge,
+		Domains:    slices.Collect(maps.Values(srsDomains(cfg))),
+	}, store)
+}
+
 // srsDomains returns the SRS domain for mail to each domain (DESIGN.md 4). The
 // empty key stands for the bare postmaster.
 func srsDomains(cfg *config.Config) map[address.Domain]address.Domain {
 	common := cfg.SRS.Domain
-	if common == "" {
-		common = cfg.Hostname
-	}
 	domains := map[address.Domain]address.Domain{"": common, common: common, cfg.Hostname: common}
 	for _, domain := range cfg.Domains {
 		srs := domain.SRSDomain
@@ -214,28 +246,42 @@ func srsDomains(cfg *config.Config) map[address.Domain]address.Domain {
 	return domains
 }
 
-// resolve makes a resolver when the configuration asks for another than the
-// one at work, whose cache is worth keeping.
-func (d *daemon) resolve(cfg *config.Config) error {
+// resolve returns a resolver as configured: the one at work, whose cache is
+// worth keeping, unless another is asked for. One that is replaced serves the
+// messages that are under way, and holds nothing that must be closed.
+func (d *daemon) resolve(cfg *config.Config) (*resolver.Client, error) {
 	old := d.current.Load()
 	if old != nil && slices.Equal(old.config.DNS.Resolvers, cfg.DNS.Resolvers) && old.config.DNS.Timeout == cfg.DNS.Timeout {
-		return nil
+		return old.resolver, nil
 	}
 	servers := cfg.DNS.Resolvers
 	if len(servers) == 0 {
 		var err error
 		if servers, err = resolver.SystemServers("/etc/resolv.conf"); err != nil {
-			return fmt.Errorf("dns: %w", err)
+			return nil, fmt.Errorf("dns: %w", err)
 		}
 	}
-	d.resolver = resolver.NewClient(servers, cfg.DNS.Timeout)
-	return nil
+	return resolver.NewClient(servers, cfg.DNS.Timeout), nil
+}
+
+// withinDescriptors lowers the limit on sessions to what the process may open:
+// a session needs up to four descriptors (RELIABILITY 72).
+func withinDescriptors(limits config.Limits, log *slog.Logger) config.Limits {
+	var files syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files) != nil || files.Cur > 1<<30 {
+		return limits
+	}
+	if most := max(1, int(files.Cur/4)); limits.Sessions == 0 || limits.Sessions > most {
+		log.Warn("limits.sessions lowered to a quarter of the open files this process may have (ulimit -n)", "sessions", most)
+		limits.Sessions = most
+	}
+	return limits
 }
 
 // client makes the client that talks to destinations.
-func (d *daemon) client(cfg *config.Config) *smtpclient.Client {
+func (d *daemon) client(cfg *config.Config, dns resolver.Resolver) *smtpclient.Client {
 	return &smtpclient.Client{
-		Resolver:     d.resolver,
+		Resolver:     dns,
 		Hostname:     cfg.Hostname.String(),
 		Port:         cfg.Delivery.Port,
 		IPv6:         cfg.Delivery.IPv6,

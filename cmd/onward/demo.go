@@ -26,7 +26,7 @@ that are built in, and tell what happens to a few messages. Nothing needs to be
 installed or configured, and nothing leaves this machine. The exit status is 0
 only when everything went as told.`,
 		Example: "  onward demo",
-		Args:    cobra.NoArgs,
+		Args:    noOperands,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			return runDemo(cmd.Context(), cmd.OutOrStdout())
 		}),
@@ -131,19 +131,14 @@ func (s *stage) startDaemon(ctx context.Context, stateDir string) error {
 		return problems
 	}
 	cfg.StateDir = stateDir
-	d, err := newDaemon(ctx, cfg, table, slog.New(slog.NewTextHandler(&s.log, nil)))
+	d, listeners, err := start(ctx, cfg, table, slog.New(slog.NewTextHandler(&s.log, nil)))
 	if err != nil {
-		return err
-	}
-	listeners, err := listen(cfg.Listen)
-	if err != nil {
-		d.state.Close()
 		return err
 	}
 	s.address = listeners[0].Addr().String()
 	ctx, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	go func() { done <- d.run(ctx, listeners) }()
+	go func() { done <- d.run(ctx, listeners, nil) }()
 	s.onClose(func() { stop(); <-done })
 	return nil
 }

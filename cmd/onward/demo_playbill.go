@@ -13,21 +13,7 @@ type playbill struct {
 	colour bool
 }
 
-// The colours of ECMA-48 that every terminal has.
-const (
-	bold   = "1"
-	dim    = "2"
-	red    = "31"
-	green  = "32"
-	yellow = "33"
-)
-
-func (p *playbill) paint(colour, s string) string {
-	if !p.colour || colour == "" {
-		return s
-	}
-	return "\x1b[" + colour + "m" + s + "\x1b[0m"
-}
+func (p *playbill) paint(colour, s string) string { return paint(p.colour, colour, s) }
 
 func (p *playbill) title(name, what string) {
 	fmt.Fprintf(p.w, "%s: %s\n", p.paint(bold, name), what)

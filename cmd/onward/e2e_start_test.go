@@ -79,6 +79,45 @@ func lastLine(s string) string {
 	return s[strings.LastIndexByte(s, '\n')+1:]
 }
 
+// A bad configuration is told by place, line and remedy, the same by serve and
+// by check, and nothing is made or opened.
+func TestBadConfiguration(t *testing.T) {
+	aliases := func(lines string) string { return strings.Replace(plain, "{me: ann@dest.example}", lines, 1) }
+	for _, tt := range []struct {
+		name, config string
+		want         []string // at which place, and what about
+	}{
+		{"broken YAML", aliases("{me: [ann@dest.example}"), []string{"onward.yaml:6"}},
+		{"unknown key", plain + "listne: []\n", []string{"onward.yaml:8:1: ", "listne", "listen"}},
+		{"wrong type", plain + "limits: {recipients: many}\n", []string{"onward.yaml:8:22: ", "recipients"}},
+		{"bad address", aliases("{me: ann at dest.example}"), []string{"onward.yaml:6:", "ann at dest.example"}},
+		{"alias loop", aliases("{me: you@alias.example, you: me@alias.example}"), []string{"onward.yaml:6:", "you@alias.example", "me@alias.example"}},
+		{"alias to itself", aliases("{me: me@alias.example}"), []string{"onward.yaml:6:", "me@alias.example"}},
+		{"alias twice", aliases("{me: ann@dest.example, ME: bob@dest.example}"), []string{"onward.yaml:6:", "ME"}},
+		{"two at once", aliases("{me: ann at dest.example}") + "listne: []\n", []string{"onward.yaml:6:", "onward.yaml:8:1: "}},
+		{"nothing to include", plain + "include: [missing.d/*.yaml]\n", []string{"onward.yaml:8:11: ", "missing.d"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := &daemon{dir: t.TempDir()}
+			d.configure(t, tt.config)
+			for _, command := range []string{"check", "serve"} {
+				stdout, stderr, status := onward(t, command, "-c", d.config())
+				if status != 1 || stdout != "" || !strings.HasPrefix(lastLine(stderr), "onward: ") {
+					t.Errorf("%s: exit status %d, want 1 and a last sentence; %q %q", command, status, stdout, stderr)
+				}
+				for _, want := range tt.want {
+					if !strings.Contains(stderr, want) {
+						t.Errorf("%s: no %q in %q", command, want, stderr)
+					}
+				}
+			}
+			if _, err := os.Stat(filepath.Join(d.dir, "state")); err == nil {
+				t.Error("state_dir was made")
+			}
+		})
+	}
+}
+
 // One state directory has one daemon, also after a crash.
 func TestOneDaemonPerStateDir(t *testing.T) {
 	d := serve(t, plain)

@@ -2,12 +2,15 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"onward/internal/config"
 )
 
 func healthCommand() *cobra.Command {
@@ -17,11 +20,18 @@ func healthCommand() *cobra.Command {
 		Long: `Connect to the first listening address of the configuration and expect the
 greeting that a sender would get.`,
 		Example: "  onward health -c /etc/onward/onward.yaml",
-		Args:    cobra.NoArgs,
+		Args:    noOperands,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			cfg, _, err := load(cmd)
+			flag, _ := cmd.Flags().GetString("config")
+			path, err := config.Find(flag)
 			if err != nil {
 				return err
+			}
+			// A daemon goes on with its old configuration while a person is
+			// half way through the new one, so mistakes in it do not count.
+			cfg, _ := config.Load(path)
+			if len(cfg.Listen) == 0 {
+				return errors.New("the configuration names no address to listen on")
 			}
 			return greeted(cfg.Listen[0])
 		}),
@@ -39,7 +49,7 @@ func greeted(addr string) error {
 	}
 	c, err := net.DialTimeout("tcp", net.JoinHostPort(host, port), 5*time.Second)
 	if err != nil {
-		return err
+		return fmt.Errorf("nobody answers on %s; is onward serve running? (%w)", addr, err)
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(5 * time.Second))
@@ -47,8 +57,8 @@ func greeted(addr string) error {
 	if err != nil {
 		return fmt.Errorf("%s: no greeting: %w", addr, err)
 	}
-	if !strings.HasPrefix(line, "220 ") {
-		return fmt.Errorf("%s: not ready: %q", addr, strings.TrimSpace(line))
+	if !strings.HasPrefix(line, "220 ") && !strings.HasPrefix(line, "421 ") { // 421: alive, and full
+		return fmt.Errorf("%s: not an SMTP server: %q", addr, strings.TrimSpace(line))
 	}
 	_, err = c.Write([]byte("QUIT\r\n"))
 	return err

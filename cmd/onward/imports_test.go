@@ -16,7 +16,9 @@ import (
 var rows = [][]string{
 	{"cmd/onward"},
 	{"inbound", "forward"},
-	{"internal/alias", "internal/returnpath", "internal/smtpclient", "internal/testmail"},
+	{"internal/mailauth", "internal/alias", "internal/returnpath", "internal/smtpclient", "internal/testmail"},
+	{"internal/mailauth/spf", "internal/mailauth/dmarc", "internal/mailauth/arc", "internal/mailauth/iprev"},
+	{"internal/mailauth/dkim", "internal/mailauth/authres"},
 	{"internal/config", "internal/store", "internal/message", "internal/resolver"},
 	{"internal/reply", "internal/problem"},
 	{"internal/address", "srs"},
@@ -24,6 +26,7 @@ var rows = [][]string{
 
 // mayImport are libraries that one package wraps; nobody else sees them.
 var mayImport = map[string][]string{
+	"blitiri.com.ar/go/spf":       {"internal/mailauth/spf"},
 	"github.com/emersion/go-smtp": {"inbound"},
 	"github.com/miekg/dns":        {"internal/resolver", "internal/testmail"},
 	"github.com/spf13/cobra":      {"cmd/onward"},

@@ -3,6 +3,7 @@ package main_test
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -119,10 +120,11 @@ func TestSMTPSource(t *testing.T) {
 // cutAdded parts the fields we put on top from what we were given. The last of
 // ours ends with the date of its Received.
 func cutAdded(message string) (added, given string) {
-	end := strings.Index(message, ";\r\n\t")
-	end += 4 + strings.Index(message[end+4:], "\r\n") + 2
+	end := len(onTop.FindString(message))
 	return message[:end], message[end:]
 }
+
+var onTop = regexp.MustCompile(`^(?s:.*?);\r\n\t.*\r\n`)
 
 // smtp-sink as the destination, in all its moods: what each makes of a message,
 // and what the sender hears of it.

@@ -78,8 +78,26 @@ while the sender waits, so that the sender hears what Gmail answered.`,
 		SilenceErrors: true,
 	}
 	root.PersistentFlags().StringP("config", "c", "", "configuration `file` (default $ONWARD_CONFIG, ./onward.yaml, /etc/onward/onward.yaml)")
-	root.AddCommand(serveCommand(), demoCommand(), checkCommand(), aliasCommand(), srsCommand(), healthCommand(), versionCommand())
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.AddCommand(serveCommand(), demoCommand(), checkCommand(), aliasCommand(), explainCommand(), srsCommand(), healthCommand(), versionCommand())
 	return root
+}
+
+// noOperands and oneOperand are the Args of our commands, in our words.
+func noOperands(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return misuse{fmt.Errorf("%s takes no operand, and got %q", cmd.CommandPath(), args[0])}
+	}
+	return nil
+}
+
+func oneOperand(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return misuse{fmt.Errorf("%s needs one %s, and got %d", cmd.CommandPath(), what, len(args))}
+		}
+		return nil
+	}
 }
 
 func versionCommand() *cobra.Command {
@@ -87,7 +105,7 @@ func versionCommand() *cobra.Command {
 		Use:     "version",
 		Short:   "Print the version",
 		Example: "  onward version",
-		Args:    cobra.NoArgs,
+		Args:    noOperands,
 		Run: func(cmd *cobra.Command, _ []string) {
 			fmt.Fprintln(cmd.OutOrStdout(), "onward", version())
 		},

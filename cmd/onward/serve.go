@@ -18,11 +18,13 @@ func serveCommand() *cobra.Command {
 being delivered is finished first, for at most a minute. The configuration is
 read again when it changes, and on SIGHUP.`,
 		Example: "  onward serve -c /etc/onward/onward.yaml",
-		Args:    cobra.NoArgs,
+		Args:    noOperands,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			// A file capability, as the container has, makes Go hide the stack
 			// of a crash, although nobody but the owner reads our log.
 			debug.SetTraceback("single")
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP) // first and for ever: by default it kills
 			cfg, table, err := load(cmd)
 			if err != nil {
 				return err
@@ -30,16 +32,11 @@ read again when it changes, and on SIGHUP.`,
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-			d, err := newDaemon(ctx, cfg, table, log)
+			d, listeners, err := start(ctx, cfg, table, log)
 			if err != nil {
 				return err
 			}
-			listeners, err := listen(cfg.Listen)
-			if err != nil {
-				d.state.Close()
-				return err
-			}
-			return d.run(ctx, listeners)
+			return d.run(ctx, listeners, hup)
 		}),
 	}
 }

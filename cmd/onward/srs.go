@@ -18,14 +18,19 @@ func srsCommand() *cobra.Command {
 		Short: "Write and read SRS addresses",
 		Long: `Write and read the sender addresses of forwarded mail (SRS). The secret and
 the domain are those of the configuration unless --secret and --domain are
-given. Addresses too long for SRS are stored by the daemon; those are not
-known here.`,
+given; decode takes the domain from the address. Addresses too long for SRS
+are stored by the daemon; those are not known here.`,
+		Example: "  onward srs encode ada@example.com",
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return misuse{errors.New("srs needs encode or decode")}
+		},
 	}
 	cmd.AddCommand(
 		srsSubcommand("encode", "Write the SRS address for a sender",
 			"  onward srs encode ada@example.com --domain mx.example.org", srs.Codec.Encode),
 		srsSubcommand("decode", "Find the sender in an SRS address",
-			"  onward srs decode 'SRS0=XBfO=G3=example.com=user@mx.example.org'", srs.Codec.Decode))
+			"  onward srs decode 'SRS0=XBfOqCgbG0=G3=example.com=user@mx.example.org'", srs.Codec.Decode))
 	return cmd
 }
 
@@ -37,14 +42,14 @@ func srsSubcommand(name, short, example string, convert func(srs.Codec, string, 
 		Use:     name + " ADDRESS",
 		Short:   short,
 		Example: example,
-		Args:    cobra.ExactArgs(1),
+		Args:    oneOperand("ADDRESS"),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
 			at, err := parseNow(now)
 			if err != nil {
 				return err
 			}
 			if maxAge != "" {
-				if codec.MaxAge, err = config.ParseDuration(maxAge); err != nil {
+				if codec.MaxAge, err = config.ParseDuration(maxAge); err != nil || codec.MaxAge == 0 {
 					return misuse{fmt.Errorf("--max-age %q: write a time such as 21d", maxAge)}
 				}
 			}
@@ -52,6 +57,9 @@ func srsSubcommand(name, short, example string, convert func(srs.Codec, string, 
 				return misuse{errors.New("--separator is one of = + -")}
 			}
 			codec.Separator = separator[0]
+			if n := codec.HashLength; n != 0 && (n < srs.MinHashLength || n > srs.MaxHashLength) {
+				return misuse{fmt.Errorf("--hash-length %d: write a number from %d to %d", n, srs.MinHashLength, srs.MaxHashLength)}
+			}
 			if _, domain, ok := strings.Cut(args[0], "@"); ok && codec.Domain == "" && name == "decode" {
 				codec.Domain = domain // whoever decodes by hand means the address's own
 			}
@@ -70,8 +78,8 @@ func srsSubcommand(name, short, example string, convert func(srs.Codec, string, 
 	f.StringArrayVar(&codec.Secrets, "secret", nil, "`secret`; may be given again: the first signs, all verify")
 	f.StringVar(&codec.Domain, "domain", "", "SRS `domain`")
 	f.StringVar(&now, "now", "", "`time` to reckon with, as 2026-11-22T12:00:00Z (default the clock)")
-	f.IntVar(&codec.HashLength, "hash-length", 0, "`characters` of the hash (default 10)")
-	f.StringVar(&maxAge, "max-age", "", "how old an address may be, such as 21d (default 14d)")
+	f.IntVar(&codec.HashLength, "hash-length", 0, "`characters` of the hash (default: the configuration's, else 10)")
+	f.StringVar(&maxAge, "max-age", "", "`time` an address is good for, such as 21d (default: the configuration's, else 14d)")
 	f.StringVar(&separator, "separator", "=", "`character` after SRS0 and SRS1: = + -")
 	return cmd
 }

@@ -17,10 +17,9 @@ import (
 // A state is what the daemon keeps between runs: keys and stored return paths.
 // One process owns it at a time (RELIABILITY 86).
 type state struct {
-	dir     string
-	lock    *os.File
-	store   *store.Store
-	secrets []string
+	dir   string
+	lock  *os.File
+	store *store.Store
 }
 
 // openState takes possession of the state directory. On an error nothing stays
@@ -35,13 +34,16 @@ func openState(ctx context.Context, cfg *config.Config) (_ *state, err error) {
 	if s.lock, err = lockDir(s.dir); err != nil {
 		return nil, err
 	}
-	if s.secrets, err = loadSecrets(cfg, true); err != nil {
+	if _, err = loadSecrets(cfg, true); err != nil {
 		return nil, err
 	}
 	if s.store, err = store.Open(ctx, s.dir); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("state_dir %s: %w; if the file is damaged, move it away and start again", s.dir, err)
 	}
-	return s, os.MkdirAll(s.tempDir(), 0o700)
+	if err = os.MkdirAll(s.tempDir(), 0o700); err != nil {
+		return nil, fmt.Errorf("state_dir: %w", err)
+	}
+	return s, nil
 }
 
 // tempDir holds messages too large for memory; they have no names there.

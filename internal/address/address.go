@@ -155,7 +155,7 @@ func Parse(s string) (Mailbox, error) {
 // with a source route parsed and ignored (DESIGN.md 9.1, RFC 5321 4.1.1.3), or
 // "Postmaster" alone, whose Domain is then empty (RFC 5321 4.5.1).
 func ParsePath(s string) (Mailbox, error) {
-	if strings.EqualFold(s, "postmaster") {
+	if strings.ToLower(s) == "postmaster" { // not EqualFold, which takes "ſ" for "s"
 		return Mailbox{Local: s}, nil
 	}
 	if strings.HasPrefix(s, "@") {

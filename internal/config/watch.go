@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -41,9 +42,11 @@ func Watch(ctx context.Context, path string, cfg *Config, reload <-chan os.Signa
 				continue
 			}
 		}
-		var problems problem.List
-		cfg, problems = Load(path)
-		last = cfg.stamp
+		next, problems := Load(path)
+		if len(problems.Fatal()) > 0 {
+			next.watchToo(cfg.Files) // it may have named less than there is
+		}
+		cfg, last = next, next.stamp
 		changed(cfg, problems)
 	}
 }
@@ -53,6 +56,16 @@ func Watch(ctx context.Context, path string, cfg *Config, reload <-chan os.Signa
 func (l *loader) watch(path string) {
 	l.cfg.Files = append(l.cfg.Files, path)
 	l.cfg.stamp += stamp(path)
+}
+
+// watchToo adds files that an earlier reading named.
+func (c *Config) watchToo(files []string) {
+	for _, path := range files {
+		if !slices.Contains(c.Files, path) {
+			c.Files = append(c.Files, path)
+			c.stamp += stamp(path)
+		}
+	}
 }
 
 func stampAll(paths []string) string {

@@ -31,7 +31,7 @@ import (
 	"onward/internal/resolver"
 )
 
-// maxAddresses is the most addresses tried for one message (RELIABILITY 5).
+// maxAddresses is the most addresses tried for one message (RELIABILITY.md 5).
 const maxAddresses = 5
 
 // A Client delivers to destinations. Its fields are set before the first
@@ -45,18 +45,19 @@ type Client struct {
 	AllowPrivate bool       // dial loopback and private addresses too (RELIABILITY 67)
 	Source       netip.Addr // our end of every connection; then only this family is dialled
 
-	MaxHosts int // sessions held for one message; 0 means 2 (RELIABILITY 5)
+	MaxHosts int // sessions held for one message; 0 means 2 (RELIABILITY.md 5)
 	Timeouts Timeouts
 	Log      *slog.Logger // one line an attempt; nil means none
 }
 
 // Timeouts are for one step each; zero means the default. All but Answer are
 // cut short by the end of the context. The defaults are RFC 5321 4.5.3.2's,
-// but for Connect and Answer, which must leave room within a sender's patience
-// (RELIABILITY 5).
+// but for Connect, Hello and Answer, which must leave room within a sender's patience
+// (RELIABILITY.md 5).
 type Timeouts struct {
 	Connect time.Duration // TCP connection: 10 s
-	Command time.Duration // greeting, TLS handshake, and every command: 5 min
+	Hello   time.Duration // greeting, EHLO and TLS handshake: 15 s, so that a host which hangs leaves time for the next
+	Command time.Duration // every other command: 5 min
 	Reply   time.Duration // a reply's first octet to its last: 30 s (RELIABILITY 64)
 	Block   time.Duration // every write of message bytes: 3 min
 	Answer  time.Duration // the answer to the final dot: 240 s
@@ -66,6 +67,7 @@ type Timeouts struct {
 func (t Timeouts) withDefaults() Timeouts {
 	return Timeouts{
 		Connect: cmp.Or(t.Connect, 10*time.Second),
+		Hello:   cmp.Or(t.Hello, 15*time.Second),
 		Command: cmp.Or(t.Command, 5*time.Minute),
 		Reply:   cmp.Or(t.Reply, 30*time.Second),
 		Block:   cmp.Or(t.Block, 3*time.Minute),
@@ -150,6 +152,9 @@ func (c *Client) Deliver(ctx context.Context, t *Transaction) Outcome {
 			out = judge(Outcome{Step: stepLookup, Host: at.host}, nil, err)
 		} else {
 			out = c.visit(ctx, t, at)
+		}
+		if err != nil && ctx.Err() != nil && tour.best.Result != 0 {
+			break // time is up: that says nothing about this host
 		}
 		tour.note(c.record(t, began, out))
 		if ctx.Err() != nil {

@@ -86,7 +86,7 @@ func (c *Client) dial(ctx context.Context, host string, to netip.AddrPort) (*con
 // and secure is set.
 func (c *conn) open(ctx context.Context, secure bool) error {
 	c.watch(ctx)
-	if a, err := c.read(ctx, c.times.Command); err != nil {
+	if a, err := c.read(ctx, c.times.Hello); err != nil {
 		return err
 	} else if err := a.want(220); err != nil {
 		return err
@@ -155,7 +155,7 @@ func (c *conn) startTLS(ctx context.Context) error {
 		return nil
 	}
 	stream := tls.Client(c.tcp, &tls.Config{ServerName: sni(c.host), MinVersion: tls.VersionTLS12, InsecureSkipVerify: true})
-	if err := c.arm(ctx, c.times.Command); err != nil {
+	if err := c.arm(ctx, c.times.Hello); err != nil {
 		return broken(err)
 	}
 	c.owed++ // a handshake; without it there is nobody to say QUIT to
@@ -178,12 +178,12 @@ func sni(host string) string {
 	return host
 }
 
-// command sends one command line and reads its reply.
+// command sends one command line before the transaction and reads its reply.
 func (c *conn) command(ctx context.Context, line string) (answer, error) {
 	if err := c.say(ctx, line); err != nil {
 		return answer{}, err
 	}
-	return c.read(ctx, c.times.Command)
+	return c.read(ctx, c.times.Hello)
 }
 
 // say sends command lines in one write. Each is owed a reply.

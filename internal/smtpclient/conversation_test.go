@@ -85,7 +85,7 @@ func TestEveryAnswer(t *testing.T) {
 					w := newWorld(t)
 					w.sink.Offer(offer...)
 					if tt.action.Hang {
-						w.Timeouts.Command, w.Timeouts.Reply, w.Timeouts.Answer = hung, hung, hung
+						w.Timeouts.Hello, w.Timeouts.Command, w.Timeouts.Reply, w.Timeouts.Answer = hung, hung, hung, hung
 					}
 					w.sink.Do(step, tt.action)
 					e, name := tt.want[1], step
@@ -150,7 +150,7 @@ func TestTLSFails(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			if tt.action.Hang {
-				w.Timeouts.Command = hung
+				w.Timeouts.Hello, w.Timeouts.Command = hung, hung
 			}
 			w.sink.Do("STARTTLS", tt.action)
 			out := w.Deliver(t.Context(), to("joe@example.org", short))

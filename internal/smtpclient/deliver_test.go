@@ -179,7 +179,7 @@ func TestNextHost(t *testing.T) {
 	}
 }
 
-// TestLimits: two sessions and five addresses (RELIABILITY 5), and the words of
+// TestLimits: two sessions and five addresses (RELIABILITY.md 5), and the words of
 // a host that spoke outweigh those about one that did not.
 func TestLimits(t *testing.T) {
 	w := newWorld(t)

@@ -38,7 +38,7 @@ func newWorld(t testing.TB) *world {
 	w.set(t, "example.org", resolver.TypeMX, "10 mail.test.")
 	w.Client = &smtpclient.Client{
 		Resolver: w.zone, Hostname: "mx.onward.test", Port: int(w.sink.Addr().Port()), AllowPrivate: true,
-		Timeouts: smtpclient.Timeouts{Connect: patient, Command: patient, Reply: patient, Block: patient, Answer: patient},
+		Timeouts: smtpclient.Timeouts{Connect: patient, Hello: patient, Command: patient, Reply: patient, Block: patient, Answer: patient},
 	}
 	return w
 }

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// SelfSigned writes a certificate for name that nobody has reason to trust,
+// selfSigned writes a certificate for name that nobody has reason to trust,
 // and its key, as PEM files.
-func SelfSigned(t testing.TB, name, certFile, keyFile string) {
+func selfSigned(t testing.TB, name, certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

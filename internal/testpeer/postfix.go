@@ -36,7 +36,7 @@ func StartPostfix(t testing.TB, c PostfixConfig) *Postfix {
 	p.makeDirs(t)
 	writeFile(t, p.path("main.cf"), p.mainCF(t))
 	writeFile(t, p.path("master.cf"), p.masterCF())
-	SelfSigned(t, c.Hostname, p.path("cert.pem"), p.path("key.pem"))
+	selfSigned(t, c.Hostname, p.path("cert.pem"), p.path("key.pem"))
 	if out, status := Run(t, "", "postfix", "-c", p.dir, "check"); status != 0 {
 		t.Fatalf("postfix check: %s", out)
 	}

@@ -1,6 +1,6 @@
 // Package testpeer runs real mail and DNS software beside a test: Postfix as
-// sender and destination, unbound as the resolver, swaks and smtp-source as
-// clients. Imported by tests only.
+// sender and destination, unbound as the resolver, smtp-sink as a destination in
+// a bad mood, swaks and smtp-source as clients. Imported by tests only.
 //
 // Rules for the caller:
 //   - Call Need first. Without the programs the test skips and names them; with
@@ -13,7 +13,7 @@
 package testpeer
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -55,13 +55,16 @@ func Lack(t testing.TB, what string) {
 }
 
 // Run runs a program to its end, with input on its standard input, and returns
-// what it printed (both streams) and its exit status.
+// what it printed (both streams) and its exit status, which is -1 when it had
+// to be stopped because it did not end.
 func Run(t testing.TB, input, program string, args ...string) (output string, status int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), program, args...)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Stdin = strings.NewReader(input)
 	out, err := cmd.CombinedOutput()
-	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+	if cmd.ProcessState == nil {
 		t.Fatal(err)
 	}
 	return string(out), cmd.ProcessState.ExitCode()

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"onward/internal/address"
+	"onward/internal/alias"
+	"onward/internal/config"
+	"onward/internal/resolver"
+)
+
+// A site is the server for which something is explained: the configured one,
+// or one that stands in for it.
+type site struct {
+	config  *config.Config
+	aliases *alias.Table // nil for the stand-in
+}
+
+// standIn is the name of a server that nobody has configured.
+const standIn = address.Domain("mx.example.org")
+
+// explainSite reads the configuration if there is one. One that is there, or
+// was named, has to be right.
+func explainSite(cmd *cobra.Command) (*site, error) {
+	flag, _ := cmd.Flags().GetString("config")
+	if _, err := config.Find(flag); err != nil {
+		return &site{config: &config.Config{
+			Hostname: standIn,
+			DNS:      config.DNS{Timeout: 5 * time.Second},
+			SRS:      config.SRS{Domain: standIn},
+			Policy:   config.Policy{DMARC: "enforce"},
+			Limits:   config.Limits{Message: 50 << 20},
+		}}, nil
+	}
+	cfg, table, err := load(cmd)
+	return &site{config: cfg, aliases: table}, err
+}
+
+// resolver returns the DNS to ask: that of a file, or else that of the site.
+func (s *site) resolver(zone string) (resolver.Resolver, error) {
+	if zone == "" {
+		return newResolver(s.config)
+	}
+	f, err := os.Open(zone)
+	if err != nil {
+		return nil, fmt.Errorf("--zone: %w", err)
+	}
+	defer f.Close()
+	z, err := resolver.ParseZone(zone, f)
+	if err != nil {
+		return nil, fmt.Errorf("--zone: %w", err)
+	}
+	return z, nil
+}
+
+// newResolver asks the servers that are configured, or those of the system.
+func newResolver(cfg *config.Config) (*resolver.Client, error) {
+	servers := cfg.DNS.Resolvers
+	if len(servers) == 0 {
+		var err error
+		if servers, err = resolver.SystemServers("/etc/resolv.conf"); err != nil {
+			return nil, fmt.Errorf("dns: %w", err)
+		}
+	}
+	return resolver.NewClient(servers, cfg.DNS.Timeout), nil
+}
+
+func printJSON(w io.Writer, data any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(data)
+}
+
+// printPage prints an explanation for people, in colour on a terminal only.
+func printPage(w io.Writer, print func(*page)) error {
+	out := bufio.NewWriter(w)
+	print(&page{w: out, colour: isTerminal(w)})
+	return out.Flush()
+}

@@ -1,0 +1,181 @@
+// Package mailauth finds out who is really writing: SPF, every DKIM signature,
+// the ARC chain, DMARC and the client's name, as one Verdict.
+//
+// A Check begins at MAIL FROM with what the dialogue knows, and finishes with
+// the message. The parts run side by side where they wait for DNS, share one
+// pass over the body, and end within one deadline. A Verdict is plain data:
+// the decision, the Authentication-Results field, the log and `onward explain`
+// all read it. What to do about it is decided elsewhere (inbound.Decide).
+package mailauth
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"time"
+
+	"onward/internal/address"
+	"onward/internal/mailauth/arc"
+	"onward/internal/mailauth/dkim"
+	"onward/internal/mailauth/dmarc"
+	"onward/internal/mailauth/iprev"
+	"onward/internal/mailauth/spf"
+	"onward/internal/message"
+	"onward/internal/resolver"
+)
+
+// deadline bounds all DNS of one message, from its last octet (RELIABILITY.md
+// 5). SPF has the same time from MAIL FROM. One query ends by the resolver's
+// own timeout.
+const deadline = 20 * time.Second
+
+// A Verifier makes Checks. It is not changed after the first, and is then safe
+// for concurrent use.
+type Verifier struct {
+	Resolver resolver.Resolver
+	Hostname address.Domain // ours, for SPF explanations
+
+	// Loopback clients are believed to be who they are. Otherwise they are, as
+	// private addresses always are, taken for the mark of a proxy or container
+	// that hides the sender (DESIGN.md 9.11).
+	Loopback bool
+
+	// Text keeps the signed text of DKIM signatures, for people to read.
+	Text bool
+}
+
+// A Sender is what is known of a message before its first octet.
+type Sender struct {
+	Client netip.Addr
+	Helo   string
+	From   address.ReversePath
+	Now    time.Time
+}
+
+// A Verdict is what authentication found about one message.
+type Verdict struct {
+	Sender
+	Hidden   bool // the client's address tells nothing about the sender
+	IPRev    iprev.Verdict
+	Helo     spf.Check
+	MailFrom spf.Check
+	DKIM     []dkim.Result // in header order
+	ARC      arc.Result
+	Author   dmarc.From
+	DMARC    dmarc.Verdict
+}
+
+// A Check is one verification under way. Finish or Stop it.
+type Check struct {
+	verifier *Verifier
+	verdict  Verdict
+	cancel   context.CancelFunc
+	begun    chan struct{} // closed when what Begin started is done
+}
+
+// Begin starts what needs no message: SPF and the client's name.
+func (v *Verifier) Begin(ctx context.Context, sender Sender) *Check {
+	sender.Client = sender.Client.Unmap()
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	c := &Check{verifier: v, verdict: Verdict{Sender: sender, Hidden: v.hides(sender.Client)}, cancel: cancel, begun: make(chan struct{})}
+	go func() {
+		defer close(c.begun)
+		named := make(chan struct{})
+		go func() {
+			defer close(named)
+			c.verdict.IPRev = iprev.Verify(ctx, v.Resolver, sender.Client)
+		}()
+		c.checkSPF(ctx)
+		<-named
+	}()
+	return c
+}
+
+// checkSPF checks both identities. The record of a domain says nothing about
+// an address that is not the sender's.
+func (c *Check) checkSPF(ctx context.Context) {
+	s := c.verdict.Sender
+	if !c.verdict.Hidden {
+		in := spf.Input{IP: s.Client, Helo: s.Helo, From: s.From, Hostname: string(c.verifier.Hostname), Now: s.Now}
+		c.verdict.Helo, c.verdict.MailFrom = spf.Verify(ctx, c.verifier.Resolver, in)
+		return
+	}
+	domain := strings.ToLower(s.Helo)
+	c.verdict.Helo = spf.Check{Result: spf.TempError, Identity: "helo", Domain: domain, Reason: hiddenReason}
+	if !s.From.IsNull() {
+		domain = s.From.Domain.String()
+	}
+	c.verdict.MailFrom = spf.Check{Result: spf.TempError, Identity: "mailfrom", Domain: domain, Reason: hiddenReason}
+}
+
+const hiddenReason = "the client has a private address, so the real one is hidden from us"
+
+// Stop ends a check whose message never came.
+func (c *Check) Stop() {
+	c.cancel()
+	<-c.begun
+}
+
+// Finish verifies the message and returns the verdict. An error means that the
+// message could not be read, which is trouble of ours.
+func (c *Check) Finish(ctx context.Context, msg *message.Message) (*Verdict, error) {
+	defer c.Stop()
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	v, dns, now := &c.verdict, c.verifier.Resolver, c.verdict.Now
+	v.Author = dmarc.ParseFrom(msg.Fields())
+
+	header, bodies := dkim.NewHeader(msg.Fields()), &dkim.BodyHashes{}
+	signatures := dkim.Prepare(header, bodies, dkim.Options{Now: now, Prefer: v.ofAuthor, Text: c.verifier.Text})
+	chain := arc.Prepare(header, bodies)
+	read := make(chan error, 1)
+	go func() { read <- bodies.Read(msg.Body()) }()
+	signatures.Lookup(ctx, dns)
+	err := <-read
+	v.DKIM = signatures.Results(err)
+	if err != nil {
+		return nil, err
+	}
+	v.ARC = chain.Finish(ctx, dns, now)
+	select {
+	case <-c.begun:
+	case <-ctx.Done():
+		c.cancel()
+		<-c.begun
+	}
+	v.DMARC = dmarc.Evaluate(ctx, dns, v.input())
+	return v, nil
+}
+
+// Verify is Begin and Finish in one.
+func (v *Verifier) Verify(ctx context.Context, sender Sender, msg *message.Message) (*Verdict, error) {
+	return v.Begin(ctx, sender).Finish(ctx, msg)
+}
+
+// ofAuthor reports whether a signature by this domain could be aligned with the
+// author's: those are verified first (RELIABILITY 49).
+func (v *Verdict) ofAuthor(domain string) bool {
+	author := v.Author.Domain.String()
+	return author != "" && (domain == author || strings.HasSuffix(author, "."+domain) || strings.HasSuffix(domain, "."+author))
+}
+
+// input is what DMARC needs to know of the rest.
+func (v *Verdict) input() dmarc.Input {
+	in := dmarc.Input{From: v.Author, SPF: dmarc.Identifier{Result: dmarc.Result(v.MailFrom.Result), Domain: v.MailFrom.Domain}}
+	for _, d := range v.DKIM {
+		in.DKIM = append(in.DKIM, dmarc.Identifier{Result: dmarc.Result(d.Result), Domain: d.Domain})
+	}
+	return in
+}
+
+// hides reports whether a client's address cannot be the sender's own
+// (DESIGN.md 9.11).
+func (v *Verifier) hides(ip netip.Addr) bool {
+	if ip.IsLoopback() {
+		return !v.Loopback
+	}
+	return ip.IsPrivate() || ip.IsLinkLocalUnicast() || sharedSpace.Contains(ip)
+}
+
+// sharedSpace is between a carrier's NAT and its customers (RFC 6598).
+var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
