@@ -117,6 +117,9 @@ func describeDKIM(v *mailauth.Verdict) string {
 			return fmt.Sprintf("DKIM passed for %s, which is another domain", other.Domain)
 		}
 	}
+	if d.Domain == "" {
+		return fmt.Sprintf("DKIM: %s", d.Result)
+	}
 	return fmt.Sprintf("DKIM of %s: %s", d.Domain, d.Result)
 }
 

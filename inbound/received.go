@@ -10,12 +10,12 @@ import (
 	"onward/internal/message"
 )
 
-// received composes our Received field (RFC 5321 4.4, STANDARDS.md P5). The
-// recipient is named only where there is one, so that no copy tells of
-// another (RFC 5321 7.2).
-func (c *conn) received(env *message.Envelope, hostname address.Domain) []byte {
-	state := c.tlsState()
-	b := fmt.Appendf(nil, "Received: from %s (%s)\r\n\tby %s with %s", env.Helo, literal(env.Client), hostname, c.protocol(env, state != nil))
+// Received composes our Received field (RFC 5321 4.4, STANDARDS.md P5) for a
+// message that came by EHLO, or not (esmtp), and over TLS where state is not
+// nil. The recipient is named only where there is one, so that no copy tells
+// of another (RFC 5321 7.2).
+func Received(env *message.Envelope, hostname address.Domain, esmtp bool, state *tls.ConnectionState) []byte {
+	b := fmt.Appendf(nil, "Received: from %s (%s)\r\n\tby %s with %s", env.Helo, literal(env.Client), hostname, protocol(env.UTF8, esmtp, state != nil))
 	if state != nil {
 		b = fmt.Appendf(b, "\r\n\t(%s %s)", tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite))
 	}
@@ -26,17 +26,15 @@ func (c *conn) received(env *message.Envelope, hostname address.Domain) []byte {
 	return fmt.Appendf(b, ";\r\n\t%s\r\n", env.Arrived.Format(time.RFC1123Z))
 }
 
-// protocol names the protocol as RFC 3848 and RFC 6531 do.
-func (c *conn) protocol(env *message.Envelope, secure bool) string {
+// protocol names the protocol as RFC 3848 and RFC 6531 do; neither has a name
+// for TLS without EHLO.
+func protocol(utf8, esmtp, secure bool) string {
 	name := "SMTP"
 	switch {
-	case env.UTF8:
+	case utf8:
 		name = "UTF8SMTP"
-	case c.esmtp:
+	case esmtp || secure:
 		name = "ESMTP"
-	}
-	if secure && name == "SMTP" {
-		name = "ESMTP" // RFC 3848 has no name for TLS without EHLO
 	}
 	if secure {
 		name += "S"
@@ -46,7 +44,10 @@ func (c *conn) protocol(env *message.Envelope, secure bool) string {
 
 // literal writes an address as an address literal (RFC 5321 4.1.3).
 func literal(ip netip.Addr) string {
-	if ip.Is6() {
+	switch {
+	case !ip.IsValid():
+		return "unknown"
+	case ip.Is6():
 		return "[IPv6:" + ip.String() + "]"
 	}
 	return "[" + ip.String() + "]"

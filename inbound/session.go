@@ -168,7 +168,7 @@ func (s *session) accept(tx *transaction, buffer *message.Buffer) error {
 	if err != nil {
 		return err
 	}
-	decision := tx.policy.Judge.Decide(verdict, listID(msg))
+	decision := tx.policy.Judge.Decide(verdict, ListID(msg))
 	s.c.logVerdict(tx, verdict, decision)
 	if decision.Reply != nil {
 		return decision.Reply
@@ -223,8 +223,8 @@ func (s *session) forged(tx *transaction) func(message.Field) bool {
 	}
 }
 
-// listID returns the value of the List-Id field, when there is one (RFC 2919).
-func listID(msg *message.Message) string {
+// ListID returns the value of the List-Id field, when there is one (RFC 2919).
+func ListID(msg *message.Message) string {
 	for _, f := range msg.Fields() {
 		if f.Is("List-Id") {
 			return f.Value()
@@ -246,7 +246,7 @@ func (s *session) envelope(tx *transaction, verdict *mailauth.Verdict) *message.
 		UTF8:       tx.utf8,
 	}
 	results := verdict.Results(tx.policy.Hostname).Field()
-	env.Trace = append(results, s.c.received(env, tx.policy.Hostname)...)
+	env.Trace = append(results, Received(env, tx.policy.Hostname, s.c.esmtp, s.c.tlsState())...)
 	return env
 }
 

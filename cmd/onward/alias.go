@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -123,7 +122,5 @@ func printMatchJSON(w io.Writer, to address.Mailbox, match alias.Match, refusal 
 	if refusal != nil {
 		out.Refused, out.Targets = reply.From(refusal).String(), []string{}
 	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(out)
+	return printJSON(w, out)
 }

@@ -69,7 +69,7 @@ func checkFiles(cfg *config.Config) error {
 	secrets := []string{"not made yet"}
 	if cfg.SRS.SecretFile != "" {
 		var err error
-		if secrets, err = loadSecrets(cfg, false); err != nil {
+		if secrets, err = loadSecrets(cfg, cfg.StateDir, false); err != nil {
 			return err
 		}
 	}

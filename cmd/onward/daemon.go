@@ -186,7 +186,7 @@ func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, erro
 	if err != nil {
 		return nil, err
 	}
-	secrets, err := loadSecrets(cfg, false)
+	secrets, err := loadSecrets(cfg, d.state.dir, false)
 	if err != nil {
 		return nil, err
 	}
@@ -254,6 +254,12 @@ func (d *daemon) resolve(cfg *config.Config) (*resolver.Client, error) {
 	if old != nil && slices.Equal(old.config.DNS.Resolvers, cfg.DNS.Resolvers) && old.config.DNS.Timeout == cfg.DNS.Timeout {
 		return old.resolver, nil
 	}
+	return newResolver(cfg)
+}
+
+// newResolver makes a resolver of the servers that are configured, or else
+// those of the system.
+func newResolver(cfg *config.Config) (*resolver.Client, error) {
 	servers := cfg.DNS.Resolvers
 	if len(servers) == 0 {
 		var err error

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	_ "embed"
 	"fmt"
 	"io"
 	"log/slog"
@@ -48,14 +49,10 @@ dns: {resolvers: ["%s"]}
 delivery: {port: %d, allow_private: true}
 `
 
-// demoZone is the DNS of the demo. The mailbox and the first sender's own
-// server are the same stand-in.
-const demoZone = `
-mailbox.example.     60 IN MX 10 mx.mailbox.example.
-mx.mailbox.example.  60 IN A  127.0.0.1
-sender.example.      60 IN MX 10 mx.sender.example.
-mx.sender.example.   60 IN A  127.0.0.1
-`
+// demoZone is the DNS of the demo.
+//
+//go:embed demo.zone
+var demoZone string
 
 // A stage is where the stories of the demo are played: the daemon with its own
 // configuration and state, the DNS server, and the mailbox.
@@ -63,6 +60,7 @@ type stage struct {
 	config  string // path of onward.yaml
 	address string // where onward listens
 	mailbox *testmail.Sink
+	zone    *resolver.Zone
 	log     bytes.Buffer
 	close   []func()
 }
@@ -102,11 +100,10 @@ func newStage(ctx context.Context) (_ *stage, err error) {
 		return nil, err
 	}
 	s.onClose(func() { os.RemoveAll(dir) })
-	zone, err := resolver.ParseZone("demo", strings.NewReader(demoZone))
-	if err != nil {
+	if s.zone, err = resolver.ParseZone("demo.zone", strings.NewReader(demoZone)); err != nil {
 		return nil, err
 	}
-	dns, err := testmail.StartDNS(zone, "127.0.0.1:0")
+	dns, err := testmail.StartDNS(s.zone, "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}

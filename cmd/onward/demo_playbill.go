@@ -25,13 +25,37 @@ func (p *playbill) story(n int, title string) {
 
 // say prints one line of the conversation.
 func (p *playbill) say(from, to, text string) {
-	fmt.Fprintf(p.w, "   %s  %s\n", p.paint(dim, fmt.Sprintf("%-7s > %-12s", from, to)), p.paint(colourOf(text), shorten(text)))
+	p.row(fmt.Sprintf("%-7s > %-12s", from, to), colourOf(text), text)
+}
+
+// row prints text in a column of its own beside a label.
+func (p *playbill) row(label, colour, text string) {
+	for _, line := range wrap(strings.Join(strings.Fields(text), " "), 92, 92) {
+		fmt.Fprintf(p.w, "   %s  %s\n", p.paint(dim, fmt.Sprintf("%-22s", label)), p.paint(colour, line))
+		label = ""
+	}
 }
 
 func (p *playbill) onward(text string)  { p.say("onward", "mailbox", text) }
 func (p *playbill) sender(text string)  { p.say("sender", "onward", text) }
 func (p *playbill) mailbox(text string) { p.say("mailbox", "onward", text) }
 func (p *playbill) answer(text string)  { p.say("onward", "sender", text) }
+
+// findings prints the results of authentication.
+func (p *playbill) findings(results []string) {
+	label := "Authentication-Results"
+	for _, result := range results {
+		colour := ""
+		switch method, rest, _ := strings.Cut(result, "="); {
+		case strings.HasPrefix(rest, "pass"):
+			colour = green
+		case strings.HasPrefix(rest, "fail") && method != "arc":
+			colour = red
+		}
+		p.row(label, colour, result)
+		label = ""
+	}
+}
 
 func (p *playbill) good(format string, args ...any) {
 	fmt.Fprintf(p.w, "   %s %s.\n", p.paint(green, "ok:"), fmt.Sprintf(format, args...))
@@ -51,15 +75,6 @@ func colourOf(text string) string {
 		return ""
 	}
 	return map[byte]string{'2': green, '4': yellow, '5': red}[text[0]]
-}
-
-// shorten keeps a line within the width of a terminal.
-func shorten(s string) string {
-	const width = 110
-	if len(s) <= width {
-		return s
-	}
-	return s[:width-3] + "..."
 }
 
 // envelope joins MAIL and RCPT lines, without their parameters.

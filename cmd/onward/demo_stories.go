@@ -2,11 +2,17 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
+	"net/netip"
+	"os"
 	"strings"
 	"time"
 
+	"onward/internal/address"
+	"onward/internal/mailauth"
+	"onward/internal/message"
 	"onward/internal/testmail"
 	"onward/testdata/messages"
 )
@@ -22,6 +28,8 @@ var stories = []struct {
 	{"The mailbox refuses, and the sender hears it at once", mailboxRefuses},
 	{"A bounce travels back to the first sender", bounceReturns},
 	{"The alias file is edited, and the next message goes elsewhere", aliasEdited},
+	{"A letter in a bank's name is refused, whoever vouches for it", spoofRefused},
+	{"A mailing list broke the signature, and the letter goes on all the same", listGoesOn},
 }
 
 func newsletter(s *stage, p *playbill) {
@@ -35,6 +43,7 @@ func newsletter(s *stage, p *playbill) {
 	p.onward(envelope(got.Mail, got.Rcpt[0]))
 	p.mailbox(got.Reply)
 	p.answer(answer)
+	p.results(got.Data)
 	p.unchanged(got.Data, messages.Newsletter)
 	p.good("%d octets arrived as they were sent (SHA-256 %.8x…), under a return path of ours", len(messages.Newsletter), sha256.Sum256(messages.Newsletter))
 }
@@ -109,6 +118,78 @@ func aliasEdited(s *stage, p *playbill) {
 		time.Sleep(200 * time.Millisecond)
 	}
 	p.good("no restart, and no connection was dropped; a file with a mistake would have been ignored")
+}
+
+func spoofRefused(s *stage, p *playbill) {
+	for _, from := range []string{"security@bank.example", "eve@attacker.example"} {
+		v := p.visit(s)
+		v.say("MAIL FROM:<"+from+">", "250")
+		v.say("RCPT TO:<me@example.org>", "250")
+		p.sender("MAIL FROM:<" + from + ">, and then From: Your Bank <security@bank.example>")
+		answer := v.message(messages.Forged, "550 5.7.1")
+		p.answer(answer)
+		p.field(s.results(from, messages.Forged))
+		p.expect(strings.Contains(answer, "DMARC") && strings.Contains(answer, "bank.example"), "the refusal says why")
+	}
+	p.good("the bank's DMARC record asks for this; that the attacker's own domain passes SPF excuses nothing")
+}
+
+func listGoesOn(s *stage, p *playbill) {
+	n := s.mailbox.Count() + 1
+	v := p.visit(s)
+	v.say("MAIL FROM:<talk-bounces@lists.example>", "250")
+	v.say("RCPT TO:<me@example.org>", "250")
+	p.sender("MAIL FROM:<talk-bounces@lists.example>, and then From: Carol Jones <carol@bank.example>")
+	answer := v.message(messages.List, "250 2.0.0")
+	got, err := s.next(n)
+	p.check(err)
+	p.results(got.Data)
+	p.answer(answer)
+	p.unchanged(got.Data, messages.List)
+	p.expect(bytes.Contains(got.Data, []byte("dmarc=fail")), "the failure is on record")
+	p.good("the list added a footer and says who it is; the failure is written down, and the mailbox decides")
+}
+
+// results returns what the daemon finds about a message that it does not pass
+// on.
+func (s *stage) results(from string, eml []byte) []byte {
+	sender, _ := address.ParseReversePath(from)
+	buffer := message.NewBuffer(os.TempDir())
+	buffer.Write(eml)
+	msg, err := buffer.Message()
+	if err != nil {
+		return nil
+	}
+	defer msg.Close()
+	verifier := mailauth.Verifier{Resolver: s.zone, Hostname: "mx.example.org", Loopback: true}
+	verdict, err := verifier.Verify(context.Background(), mailauth.Sender{
+		Client: netip.MustParseAddr("127.0.0.1"), Helo: "mail.sender.example", From: sender, Now: time.Now(),
+	}, msg)
+	if err != nil {
+		return nil
+	}
+	return verdict.Results("mx.example.org").Field()
+}
+
+// results shows the Authentication-Results on top of a delivered message.
+func (p *playbill) results(data []byte) {
+	at := bytes.Index(data, []byte("Authentication-Results:"))
+	p.expect(at >= 0, "the results are on top of the message")
+	end := bytes.Index(data[at:], []byte("\r\nReceived:"))
+	p.expect(end >= 0, "our Received field is below them")
+	p.field(data[at : at+end])
+}
+
+// field shows the results of one field, without the name of this host.
+func (p *playbill) field(field []byte) {
+	_, body, _ := strings.Cut(string(field), ";")
+	var results []string
+	for result := range strings.SplitSeq(body, ";") {
+		if result = strings.TrimSpace(result); !strings.HasPrefix(result, "iprev") {
+			results = append(results, result)
+		}
+	}
+	p.findings(results)
 }
 
 // returnPath returns the address in MAIL FROM.

@@ -140,7 +140,7 @@ func (j *judgement) judge(ctx context.Context, dns resolver.Resolver, sender mai
 		j.note("The address that the message came from is not known, so SPF is not checked; --ip would name it.")
 		j.withoutSPF(ctx, dns)
 	}
-	j.decision = inbound.NewJudge(j.site.config, new(inbound.Lists)).Decide(j.verdict, listID(j.message))
+	j.decision = inbound.NewJudge(j.site.config, new(inbound.Lists)).Decide(j.verdict, inbound.ListID(j.message))
 	return nil
 }
 
@@ -156,16 +156,6 @@ func (j *judgement) withoutSPF(ctx context.Context, dns resolver.Resolver) {
 		in.DKIM = append(in.DKIM, dmarc.Identifier{Result: dmarc.Result(s.Result), Domain: s.Domain})
 	}
 	v.DMARC = dmarc.Evaluate(ctx, dns, in)
-}
-
-// listID returns the value of the List-Id field, when there is one (RFC 2919).
-func listID(msg *message.Message) string {
-	for _, f := range msg.Fields() {
-		if f.Is("List-Id") {
-			return f.Value()
-		}
-	}
-	return ""
 }
 
 // outcome names a decision, and the code that SMTP has for it.

@@ -1,18 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"onward/forward"
+	"onward/inbound"
 	"onward/internal/address"
 	"onward/internal/mailauth/authres"
 	"onward/internal/mailauth/dkim"
@@ -102,37 +101,12 @@ func (j *judgement) envelope() *message.Envelope {
 		ID:         strings.Repeat("0", 26),
 		Arrived:    v.Now,
 		Client:     v.Client,
-		Helo:       v.Sender.Helo,
+		Helo:       cmp.Or(v.Sender.Helo, "unknown"),
 		From:       v.From,
 		Recipients: []message.Recipient{{Address: j.outgoing.recipient, Targets: j.outgoing.targets}},
 	}
-	env.Trace = append(v.Results(host).Field(), received(env, host)...)
+	env.Trace = append(v.Results(host).Field(), inbound.Received(env, host, true, nil)...)
 	return env
-}
-
-// received is the Received field of a message that came in clear text.
-func received(env *message.Envelope, host address.Domain) []byte {
-	client := "unknown"
-	if env.Client.IsValid() {
-		client = literal(env.Client)
-	}
-	return fmt.Appendf(nil, "Received: from %s (%s)\r\n\tby %s with ESMTP\r\n\tid %s\r\n\tfor <%s>;\r\n\t%s\r\n",
-		orUnknown(env.Helo), client, host, env.ID, env.Recipients[0].Address, env.Arrived.Format(time.RFC1123Z))
-}
-
-func orUnknown(s string) string {
-	if s == "" {
-		return "unknown"
-	}
-	return s
-}
-
-// literal writes an address as an address literal (RFC 5321 4.1.3).
-func literal(ip netip.Addr) string {
-	if ip.Is6() {
-		return "[IPv6:" + ip.String() + "]"
-	}
-	return "[" + ip.String() + "]"
 }
 
 // rewrite makes the return path. Without the secret of the daemon its hash is
@@ -148,7 +122,7 @@ func (j *judgement) rewrite(_ context.Context, from address.ReversePath, recipie
 	}
 	codec.Secrets = []string{"an example of a secret"}
 	if j.site.aliases != nil {
-		if secrets, err := loadSecrets(cfg, false); err == nil {
+		if secrets, err := loadSecrets(cfg, cfg.StateDir, false); err == nil {
 			codec.Secrets = secrets
 		} else {
 			j.note("The SRS secret cannot be read (%v), so that the hash in the return path is only an example.", err)

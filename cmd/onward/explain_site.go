@@ -60,18 +60,7 @@ func (s *site) resolver(zone string) (resolver.Resolver, error) {
 	return z, nil
 }
 
-// newResolver asks the servers that are configured, or those of the system.
-func newResolver(cfg *config.Config) (*resolver.Client, error) {
-	servers := cfg.DNS.Resolvers
-	if len(servers) == 0 {
-		var err error
-		if servers, err = resolver.SystemServers("/etc/resolv.conf"); err != nil {
-			return nil, fmt.Errorf("dns: %w", err)
-		}
-	}
-	return resolver.NewClient(servers, cfg.DNS.Timeout), nil
-}
-
+// printJSON prints data for programs.
 func printJSON(w io.Writer, data any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)

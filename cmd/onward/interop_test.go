@@ -125,7 +125,7 @@ func (n *neighbourhood) forwards(t *testing.T) {
 			if !found {
 				t.Fatalf("given %.3000q\narrived %.3000q", given, got)
 			}
-			want := []string{"Return-Path", "X-Original-To", "Delivered-To", "Received", "X-Forwarded-To", "X-Forwarded-For", "Received"}
+			want := []string{"Return-Path", "X-Original-To", "Delivered-To", "Received", "X-Forwarded-To", "X-Forwarded-For", "Authentication-Results", "Received"}
 			if names := fieldNames(added); !slices.Equal(names, want) {
 				t.Errorf("fields on top: %v, want %v", names, want)
 			}

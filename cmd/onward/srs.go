@@ -95,7 +95,7 @@ func codecDefaults(cmd *cobra.Command, codec *srs.Codec) error {
 		return err
 	}
 	if len(codec.Secrets) == 0 {
-		if codec.Secrets, err = loadSecrets(cfg, false); err != nil {
+		if codec.Secrets, err = loadSecrets(cfg, cfg.StateDir, false); err != nil {
 			return err
 		}
 	}

@@ -34,7 +34,7 @@ func openState(ctx context.Context, cfg *config.Config) (_ *state, err error) {
 	if s.lock, err = lockDir(s.dir); err != nil {
 		return nil, err
 	}
-	if _, err = loadSecrets(cfg, true); err != nil {
+	if _, err = loadSecrets(cfg, s.dir, true); err != nil {
 		return nil, err
 	}
 	if s.store, err = store.Open(ctx, s.dir); err != nil {
@@ -80,9 +80,9 @@ func lockDir(dir string) (*os.File, error) {
 
 // loadSecrets reads the SRS secrets. Only the daemon makes them (create), and
 // only where the owner did not name a file.
-func loadSecrets(cfg *config.Config, create bool) ([]string, error) {
+func loadSecrets(cfg *config.Config, stateDir string, create bool) ([]string, error) {
 	if cfg.SRS.SecretFile != "" {
 		return returnpath.LoadSecrets(cfg.SRS.SecretFile, false)
 	}
-	return returnpath.LoadSecrets(filepath.Join(cfg.StateDir, "srs-secret"), create)
+	return returnpath.LoadSecrets(filepath.Join(stateDir, "srs-secret"), create)
 }

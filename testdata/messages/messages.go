@@ -7,9 +7,13 @@ import _ "embed"
 // The messages, with CR LF.
 var (
 	//go:embed newsletter.eml
-	Newsletter []byte // multipart, 8-bit, lines that begin with dots
+	Newsletter []byte // multipart, 8-bit, lines that begin with dots; DKIM-signed by paperboat.example
 	//go:embed note.eml
 	Note []byte // a plain one, from bob@sender.example
 	//go:embed bounce.eml
 	Bounce []byte // a report that Note was not kept
+	//go:embed forged.eml
+	Forged []byte // says that it is from security@bank.example
+	//go:embed list.eml
+	List []byte // from carol@bank.example through a list, whose footer broke the signature
 )

@@ -71,7 +71,7 @@ func signatureValue(raw []byte) (start, end int) {
 func appendLower[S string | []byte](dst []byte, s S) []byte {
 	for i := range len(s) {
 		c := s[i]
-		if 'A' <= c && c <= 'Z' {
+		if c-'A' <= 'Z'-'A' {
 			c += 'a' - 'A'
 		}
 		dst = append(dst, c)

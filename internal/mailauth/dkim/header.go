@@ -21,8 +21,14 @@ type Header struct {
 func NewHeader(fields []message.Field) *Header {
 	h := &Header{fields: fields, names: make(map[string]int, len(fields)), at: make([][]int, 0, len(fields))}
 	first := make([]int, len(fields)) // room for one position of each
+	lower := make([]byte, 0, 32*len(fields))
+	for _, f := range fields {
+		lower = appendLower(lower, f.Name)
+	}
+	names := string(lower) // one string for all
 	for i, f := range fields {
-		name := strings.ToLower(f.Name)
+		name := names[:len(f.Name)]
+		names = names[len(f.Name):]
 		n, ok := h.names[name]
 		if !ok {
 			n = len(h.at)

@@ -26,7 +26,7 @@ func ParseTags(s string) (Tags, error) {
 		return nil, fmt.Errorf("a tag list is not valid UTF-8")
 	}
 	s = unfold(s)
-	tags := make(Tags, 0, 12)
+	tags := make(Tags, 0, min(strings.Count(s, ";")+1, maxTags))
 	for part := range strings.SplitSeq(strings.TrimSuffix(strings.TrimRight(s, " \t"), ";"), ";") {
 		tag, err := parseTag(part)
 		if err != nil {
