@@ -17,7 +17,7 @@ import (
 func TestSwaks(t *testing.T) {
 	testpeer.Need(t, "swaks")
 	s := newStand(t, "me: ann@dest.example")
-	const dots = "Subject: dots\r\n\r\n.\r\n..\r\n.x\r\n\r\n.\r\nend\r\n"
+	const dots = "From: ada@sender.example\r\nSubject: dots\r\n\r\n.\r\n..\r\n.x\r\n\r\n.\r\nend\r\n"
 	for _, tt := range []struct {
 		name   string
 		args   []string
@@ -124,13 +124,13 @@ func cutAdded(message string) (added, given string) {
 	return message[:end], message[end:]
 }
 
-var onTop = regexp.MustCompile(`^(?s:.*?);\r\n\t.*\r\n`)
+var onTop = regexp.MustCompile(`^(?s:.*?)\nReceived: (?s:.*?);\r\n\t.*\r\n`)
 
 // smtp-sink as the destination, in all its moods: what each makes of a message,
 // and what the sender hears of it.
 func TestSMTPSink(t *testing.T) {
 	testpeer.Need(t, "smtp-sink")
-	const plain, eightBit = letter, "Subject: 8 bit\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n"
+	const plain, eightBit = letter, "From: ada@sender.example\r\nSubject: 8 bit\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n"
 	destination := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.3"), uint16(testpeer.FreePort(t, "127.0.0.3")))
 	d := serve(t, settings(t, destination)+"domains: {alias.example: {aliases: {me: ann@dest.example}}}\n")
 	for _, tt := range []struct {
