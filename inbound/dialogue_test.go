@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"onward/internal/address"
+	"onward/internal/reply"
 )
 
 // TestDialogues holds each answer on the wire, command by command. After each
@@ -445,4 +448,35 @@ func TestReceived(t *testing.T) {
 	if trace := h.owner.messages()[1].env.Trace; strings.Contains(string(trace), "me@") {
 		t.Errorf("one recipient is told of another: %q", trace)
 	}
+}
+
+// FuzzCommand holds that a line of the wire gives either a refusal or values
+// that are safe to write again (RELIABILITY 13, 61).
+func FuzzCommand(f *testing.F) {
+	for _, s := range []string{
+		"EHLO client.example", "MAIL FROM:<a@b.example> SIZE=10 BODY=8BITMIME SMTPUTF8", `RCPT TO:<"a>b"@c.example>`,
+		"RCPT TO:<@r.example:a@b.example>", "MAIL FROM:<>", "RCPT TO:<Postmaster>", "R\u017fET", "BDAT 3 LAST", "GET / HTTP/1.1",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		c, err := parseCommand(line)
+		if err != nil {
+			if r := reply.From(err); r.Code/100 != 5 || r.Status == "" {
+				t.Fatalf("%q: %v", line, err)
+			}
+			return
+		}
+		for _, s := range []string{c.from.String(), c.to.String()} {
+			if strings.ContainsAny(s, "\r\n\x00") || len(s) > address.MaxPath {
+				t.Fatalf("%q gives %q", line, s)
+			}
+		}
+		if (c.verb == "EHLO" || c.verb == "HELO") && strings.ContainsAny(c.arg, " \r\n()<>") {
+			t.Fatalf("%q gives the name %q", line, c.arg)
+		}
+		if c.utf8 == false && !c.from.IsASCII() {
+			t.Fatalf("%q: UTF-8 without SMTPUTF8", line)
+		}
+	})
 }

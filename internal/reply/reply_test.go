@@ -1,0 +1,45 @@
+package reply_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"onward/internal/reply"
+)
+
+func TestFrom(t *testing.T) {
+	refusal := reply.New(550, "5.1.1", "no %s", "user")
+	if got := reply.From(fmt.Errorf("wrapped: %w", refusal)); got != refusal {
+		t.Errorf("From lost the reply: %v", got)
+	}
+	got := reply.From(errors.New("/var/lib: disk full"))
+	if got.Code != 451 || got.String() != "451 4.3.0 trouble on our side, please try again later" {
+		t.Errorf("our own trouble became %q", got)
+	}
+	if got.Error() != got.String()+": /var/lib: disk full" {
+		t.Errorf("the log reads %q", got.Error())
+	}
+}
+
+// FuzzClean holds what Clean is for: whatever a stranger said can stand in one
+// reply line, one log value, one field (RELIABILITY 65, 68).
+func FuzzClean(f *testing.F) {
+	for _, s := range []string{"ok", "two\r\n250 lines", "\x1b[31mred\x00", "ünïcode\u2028", "\xff\xfe", "a\tb"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got := reply.Clean(s)
+		if len(got) > reply.MaxText {
+			t.Fatalf("%d octets", len(got))
+		}
+		for i := range len(got) {
+			if got[i] < ' ' || got[i] > '~' {
+				t.Fatalf("%q has %q in it", got, got[i])
+			}
+		}
+		if reply.Clean(got) != got {
+			t.Fatalf("%q is not clean", got)
+		}
+	})
+}
