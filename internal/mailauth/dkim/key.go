@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 
 	"onward/internal/resolver"
 )
@@ -76,7 +77,40 @@ func LookupKey(ctx context.Context, r resolver.Resolver, selector, domain string
 	if len(records) != 1 {
 		return nil, permError("%d key records where one is allowed", len(records)) // K7
 	}
-	return ParseKey(records[0])
+	return known.parse(records[0])
+}
+
+// known remembers what key records say: reading one costs a twentieth of a
+// verification, and a busy signer's comes with every message. It holds texts,
+// not names, so a changed record is another entry, and it may forget anything.
+var known keyring
+
+const maxKnown = 1000 // some megabytes at most
+
+type keyring struct {
+	mu   sync.Mutex
+	keys map[string]*Key
+}
+
+// parse is ParseKey. Keys are shared: nobody changes one.
+func (k *keyring) parse(record string) (*Key, error) {
+	k.mu.Lock()
+	key := k.keys[record]
+	k.mu.Unlock()
+	if key != nil {
+		return key, nil
+	}
+	key, err := ParseKey(record)
+	if err != nil {
+		return key, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keys == nil || len(k.keys) >= maxKnown {
+		k.keys = map[string]*Key{}
+	}
+	k.keys[record] = key
+	return key, nil
 }
 
 // ParseKey reads a key record. The error is a *Failure with PermError; the key
