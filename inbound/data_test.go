@@ -152,6 +152,8 @@ func TestHeaderLimits(t *testing.T) {
 	c.envelope()
 	c.say(" x: y\r\n\r\n.", "550 5.6.0")
 	c.envelope()
+	c.say("F\x00rom: x@y.example\r\n\r\n.", "550 5.6.0")
+	c.envelope()
 	c.say("X-Forwarded-For: other@example.com\r\n ME@example.org ada@gmail.com\r\n\r\n.", "554 5.4.6") // back again
 	c.envelope()
 	c.say("X-Forwarded-For: other@example.com me@example.org\r\n\r\n.", "250") // forwarded to us by another

@@ -62,20 +62,34 @@ func (j *Judge) Decide(v *mailauth.Verdict, listID string) Decision {
 	switch {
 	case j.mode == "observe":
 		return Decision{Why: "policy.dmarc is observe: nothing is refused"}
+	case v.Author.Domain == "": // whatever the DNS says
+		return refuse(reply.New(550, "5.6.0", "a message needs one From field with one author's domain: %s (RFC 9989 11.5)", v.Author.Mistake))
 	case v.DMARC.Result == dmarc.TempError:
 		return j.unknown(v)
-	case v.Author.Domain == "":
-		return refuse(reply.New(550, "5.6.0", "a message needs one From field with one author's domain: %s (RFC 9989 11.5)", v.Author.Mistake))
 	case v.DMARC.Result != dmarc.Fail || v.DMARC.Policy != dmarc.PolicyReject:
 		return Decision{Why: fmt.Sprintf("DMARC is %s with policy %s", v.DMARC.Result, orNone(v.DMARC.Policy))}
 	}
-	if excuse, err := j.excuse(v, listID); err != nil {
-		return refuse(err)
-	} else if excuse != "" {
+	excuse, list := j.excuse(v, listID, known)
+	switch {
+	case list != "" && !j.lists.spend(list, v.Now):
+		return refuse(reply.New(451, "4.7.1", "too many messages that fail DMARC through the list %s, please try again later", list))
+	case excuse != "":
 		return Decision{Why: excuse}
 	}
-	return refuse(refusal(v))
+	if excuse, _ := j.excuse(v, listID, possible); excuse == "" {
+		return refuse(refusal(v))
+	} else if v.Hidden {
+		return Decision{Why: "the client's address is hidden from us; for all we know, " + excuse}
+	}
+	return refuse(reply.New(451, "4.7.0", "DMARC: this fails for %s, and the DNS does not say just now whether a list or forwarder explains it; please try again later", author(v)))
 }
+
+// known and possible are two readings of the same findings: only what passed,
+// or also what may have passed, had the DNS answered (RELIABILITY 45).
+const (
+	known    = false
+	possible = true
+)
 
 func refuse(r *reply.Reply) Decision { return Decision{Reply: r, Why: r.Text} }
 
@@ -124,55 +138,63 @@ func describeDKIM(v *mailauth.Verdict) string {
 }
 
 // excuse returns why a failing message is plausibly indirect mail, or ""
-// (RFC 9989 7.4, DESIGN.md 4). A pass of some unrelated domain excuses nothing.
-func (j *Judge) excuse(v *mailauth.Verdict, listID string) (string, *reply.Reply) {
+// (RFC 9989 7.4, DESIGN.md 4), and the mailing list whose budget that costs. A
+// pass of some unrelated domain excuses nothing.
+func (j *Judge) excuse(v *mailauth.Verdict, listID string, maybe bool) (why, list string) {
 	if j.mode == "strict" {
-		return "", nil
+		return "", ""
 	}
-	if sealer := j.trustedSealer(v); sealer != "" {
-		return fmt.Sprintf("%s, a trusted sealer, saw the message pass DMARC", sealer), nil
+	if sealer := j.trustedSealer(v, maybe); sealer != "" {
+		return fmt.Sprintf("%s, a trusted sealer, saw the message pass DMARC", sealer), ""
 	}
-	if forwarder := j.trustedForwarder(v); forwarder != "" {
-		return fmt.Sprintf("it comes through %s, a trusted forwarder", forwarder), nil
+	if forwarder := j.trustedForwarder(v, maybe); forwarder != "" {
+		return fmt.Sprintf("it comes through %s, a trusted forwarder", forwarder), ""
 	}
-	list := listOf(v, listID)
-	if list == "" {
-		return "", nil
+	if list := listOf(v, listID, maybe); list != "" {
+		return fmt.Sprintf("it comes through the mailing list %s, which authenticated itself", list), organization(v, list)
 	}
-	if !j.lists.spend(list, v.Now) {
-		return "", reply.New(451, "4.7.1", "too many messages that fail DMARC through the list %s, please try again later", list)
-	}
-	return fmt.Sprintf("it comes through the mailing list %s, which authenticated itself", list), nil
+	return "", ""
 }
 
 // trustedSealer returns the sealer of an intact chain whose newest set is a
-// trusted sealer's, seal and message signature both, and says dmarc=pass.
-func (j *Judge) trustedSealer(v *mailauth.Verdict) string {
-	if v.ARC.Result != arc.Pass || len(v.ARC.Sets) == 0 {
+// trusted sealer's, seal and message signature both, and says dmarc=pass once
+// and of this author.
+func (j *Judge) trustedSealer(v *mailauth.Verdict, maybe bool) string {
+	intact := v.ARC.Result == arc.Pass || maybe && v.ARC.Result == arc.TempError
+	if !intact || len(v.ARC.Sets) == 0 {
 		return ""
 	}
 	newest := v.ARC.Sets[len(v.ARC.Sets)-1]
 	if !among(newest.Seal.Domain, j.sealers) || !among(newest.Message.Domain, j.sealers) {
 		return ""
 	}
+	said := 0
+	sealer := ""
 	for _, r := range newest.Results.Results {
-		from := r.Property("header", "from")
-		if r.Method == "dmarc" && r.Value == "pass" && (from == "" || strings.EqualFold(from, v.Author.Domain.String())) {
-			return newest.Seal.Domain
+		if r.Method != "dmarc" {
+			continue
+		}
+		said++
+		from, err := address.ParseDomain(r.Property("header", "from"))
+		if r.Value == "pass" && err == nil && from == v.Author.Domain {
+			sealer = newest.Seal.Domain
 		}
 	}
-	return ""
+	if said != 1 {
+		return ""
+	}
+	return sealer
 }
 
 // trustedForwarder returns the forwarder that a message comes through: by its
 // network, or by a domain of its that passed SPF or DKIM.
-func (j *Judge) trustedForwarder(v *mailauth.Verdict) string {
+func (j *Judge) trustedForwarder(v *mailauth.Verdict, maybe bool) string {
 	for _, network := range j.networks {
 		if network.Contains(v.Client) && !v.Hidden {
 			return network.String()
 		}
 	}
-	for _, domain := range authenticated(v) {
+	for _, domain := range authenticated(v, maybe) {
 		if among(domain, j.forwarders) {
 			return domain
 		}
@@ -182,7 +204,7 @@ func (j *Judge) trustedForwarder(v *mailauth.Verdict) string {
 
 // listOf returns the domain of the mailing list that a message comes through,
 // when that domain authenticated itself (RFC 2919: List-Id: Name <id.domain>).
-func listOf(v *mailauth.Verdict, listID string) string {
+func listOf(v *mailauth.Verdict, listID string, maybe bool) string {
 	_, id, ok := strings.Cut(listID, "<")
 	id, _, closed := strings.Cut(id, ">")
 	if !ok || !closed {
@@ -192,7 +214,7 @@ func listOf(v *mailauth.Verdict, listID string) string {
 	if err != nil {
 		return ""
 	}
-	for _, domain := range authenticated(v) {
+	for _, domain := range authenticated(v, maybe) {
 		if strings.Contains(domain, ".") && within(list.String(), domain) {
 			return domain
 		}
@@ -200,14 +222,26 @@ func listOf(v *mailauth.Verdict, listID string) string {
 	return ""
 }
 
-// authenticated lists the domains that passed SPF or DKIM.
-func authenticated(v *mailauth.Verdict) []string {
+// organization returns the organizational domain of one that authenticated
+// itself: subdomains cost nothing, so they share a budget.
+func organization(v *mailauth.Verdict, domain string) string {
+	for _, a := range v.DMARC.Alignments {
+		if a.Domain.String() == domain && a.OrganizationalDomain != "" {
+			return a.OrganizationalDomain.String()
+		}
+	}
+	return domain
+}
+
+// authenticated lists the domains that passed SPF or DKIM, and those that may
+// have.
+func authenticated(v *mailauth.Verdict, maybe bool) []string {
 	var domains []string
-	if v.MailFrom.Result == spf.Pass {
+	if v.MailFrom.Result == spf.Pass || maybe && v.MailFrom.Result == spf.TempError {
 		domains = append(domains, v.MailFrom.Domain)
 	}
 	for _, d := range v.DKIM {
-		if d.Result == dkim.Pass {
+		if d.Result == dkim.Pass || maybe && d.Result == dkim.TempError {
 			domains = append(domains, d.Domain)
 		}
 	}
@@ -238,11 +272,10 @@ func orNone(p dmarc.Policy) string {
 // excused in this hour. The zero value is ready.
 type Lists struct{ budget listBudget }
 
-// Bounds of that memory. A list is a domain, and a domain costs its owner
-// money, so the second bound is not reached by a list's own making.
+// Bounds of that memory.
 const (
 	listPerHour = 200
-	maxLists    = 10_000
+	maxLists    = 10_000 // organizations; more wait for the next hour
 )
 
 type listBudget struct {
@@ -255,8 +288,11 @@ type listBudget struct {
 func (b *listBudget) spend(list string, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.spent == nil || now.Sub(b.since) >= time.Hour || len(b.spent) >= maxLists {
+	if b.spent == nil || now.Sub(b.since) >= time.Hour {
 		b.since, b.spent = now, map[string]int{}
+	}
+	if b.spent[list] == 0 && len(b.spent) >= maxLists {
+		return false
 	}
 	b.spent[list]++
 	return b.spent[list] <= listPerHour

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"onward/internal/address"
 	"onward/internal/config"
 	"onward/internal/mailauth"
 	"onward/internal/mailauth/arc"
@@ -49,8 +50,21 @@ func sealed(chain, seal, message, dmarcResult string) func(*mailauth.Verdict) {
 			{Seal: arc.Signature{Domain: "lists.trusted.example"}, Message: arc.Signature{Domain: "lists.trusted.example"},
 				Results: authres.Header{Results: []authres.Result{{Method: "dmarc", Value: "pass"}}}},
 			{Seal: arc.Signature{Domain: seal}, Message: arc.Signature{Domain: message},
-				Results: authres.Header{Results: []authres.Result{{Method: "spf", Value: "pass"}, {Method: "dmarc", Value: dmarcResult}}}},
+				Results: authres.Header{Results: []authres.Result{{Method: "spf", Value: "pass"}, saw(dmarcResult, "bank.example")}}},
 		}}
+	}
+}
+
+// saw is what a sealer says of DMARC.
+func saw(result, from string) authres.Result {
+	return authres.Result{Method: "dmarc", Value: result, Properties: []authres.Property{{Type: "header", Name: "from", Value: from}}}
+}
+
+// sawToo makes the newest sealer say these things of DMARC instead.
+func sawToo(results ...authres.Result) func(*mailauth.Verdict) {
+	return func(v *mailauth.Verdict) {
+		sealed(arc.Pass, "trusted.example", "trusted.example", "")(v)
+		v.ARC.Sets[1].Results.Results = results
 	}
 }
 
@@ -87,6 +101,18 @@ func TestDecide(t *testing.T) {
 		{"broken chain", sealed(arc.Fail, "trusted.example", "trusted.example", "pass"), "", 550, 550},
 		{"newest seal by another", sealed(arc.Pass, "attacker.example", "trusted.example", "pass"), "", 550, 550},
 		{"newest message signature by another", sealed(arc.Pass, "trusted.example", "attacker.example", "pass"), "", 550, 550},
+		{"trusted sealer saw both", sawToo(saw("fail", "bank.example"), saw("pass", "bank.example")), "", 550, 550},
+		{"trusted sealer saw another author", sawToo(saw("pass", "other.example")), "", 550, 550},
+		{"trusted sealer names no author", sawToo(authres.Result{Method: "dmarc", Value: "pass"}), "", 550, 550},
+		{"the sealer's key is not to be had now", sealed(arc.TempError, "trusted.example", "trusted.example", "pass"), "", 451, 550},
+		{"some sealer's key is not to be had now", sealed(arc.TempError, "other.example", "other.example", "pass"), "", 550, 550},
+		{"the list's SPF is not to be had now", func(v *mailauth.Verdict) {
+			v.MailFrom = spf.Check{Result: spf.TempError, Domain: "lists.example"}
+		}, list, 451, 550},
+		{"the list's SPF and a hidden client", func(v *mailauth.Verdict) {
+			v.MailFrom, v.Hidden = spf.Check{Result: spf.TempError, Domain: "lists.example"}, true
+		}, list, 0, 550},
+		{"the forwarder's key is not to be had now", signed("uni.example", dkim.TempError), "", 451, 550},
 		{"a name that ends alike", sealed(arc.Pass, "untrusted.example", "untrusted.example", "pass"), "", 550, 550},
 
 		{"trusted network", func(v *mailauth.Verdict) { v.Client = netip.MustParseAddr("203.0.113.9") }, "", 0, 550},
@@ -97,6 +123,10 @@ func TestDecide(t *testing.T) {
 		{"two From fields", func(v *mailauth.Verdict) { v.Author = dmarc.From{Fields: 2, Mistake: "there are two"} }, "", 550, 550},
 		{"no From field", func(v *mailauth.Verdict) {
 			v.Author, v.DMARC = dmarc.From{Mistake: "there is none"}, dmarc.Verdict{Result: dmarc.PermError}
+		}, "", 550, 550},
+		{"several authors and DNS trouble", func(v *mailauth.Verdict) {
+			v.Author = dmarc.From{Fields: 1, Mistake: "two domains"}
+			v.DMARC = dmarc.Verdict{Result: dmarc.TempError, Policy: dmarc.PolicyQuarantine}
 		}, "", 550, 550},
 		{"DNS trouble", func(v *mailauth.Verdict) { v.DMARC.Result, v.DMARC.Policy = dmarc.TempError, "" }, "", 451, 451},
 		{"DNS trouble and reject", func(v *mailauth.Verdict) { v.DMARC.Result = dmarc.TempError }, "", 451, 451},
@@ -146,8 +176,26 @@ func TestListsAreLimited(t *testing.T) {
 	for i := range maxLists + 10 {
 		j.lists.spend(fmt.Sprint(i), v.Now)
 	}
-	if len(j.lists.spent) > maxLists {
+	if len(j.lists.spent) > maxLists || j.lists.spend("one more", v.Now) || !j.lists.spend("lists.example", v.Now) {
 		t.Errorf("%d lists are remembered", len(j.lists.spent))
+	}
+}
+
+// TestSubdomainsShareABudget holds that a list is an organization: names below
+// it cost nothing.
+func TestSubdomainsShareABudget(t *testing.T) {
+	j := NewJudge(&config.Config{Policy: config.Policy{DMARC: "enforce"}}, new(Lists))
+	excused := 0
+	for i := range 2 * listPerHour {
+		name := fmt.Sprintf("s%d.evil.example", i)
+		v := failing(passedSPF(name))
+		v.DMARC.Alignments = []dmarc.Alignment{{Method: "spf", Domain: address.Domain(name), OrganizationalDomain: "evil.example"}}
+		if d := j.Decide(v, "<l."+name+">"); d.Reply == nil {
+			excused++
+		}
+	}
+	if excused != listPerHour {
+		t.Errorf("%d were excused", excused)
 	}
 }
 

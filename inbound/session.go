@@ -1,6 +1,7 @@
 package inbound
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"strconv"
@@ -176,19 +177,33 @@ func (s *session) accept(tx *transaction, buffer *message.Buffer) error {
 	return s.c.server.Acceptor.Accept(ctx, s.envelope(tx, verdict), msg.Without(s.forged(tx)))
 }
 
-// checkForm refuses what no verdict could make better.
+// CheckForm refuses what no verdict could make better: more hops than the
+// limit (STANDARDS.md D14, P7), and a header that two readers would read in
+// two ways (RELIABILITY 13, 52). Errors are *reply.Reply.
+func CheckForm(msg *message.Message, maxHops int) error {
+	if hops := msg.Hops(); maxHops > 0 && hops > maxHops {
+		return reply.New(554, "5.4.6", "%d hops, this message is going round in circles", hops)
+	}
+	if startsFolded(msg) {
+		return reply.New(550, "5.6.0", "the message begins with a continuation line")
+	}
+	for _, f := range msg.Fields() {
+		if bytes.IndexByte(f.Raw, 0) >= 0 {
+			return reply.New(550, "5.6.0", "a NUL in the header of the message")
+		}
+	}
+	return nil
+}
+
+// checkForm adds to CheckForm what depends on the recipients.
 func checkForm(tx *transaction, msg *message.Message) error {
-	limit := tx.policy.Limits.Hops
-	if hops := msg.Hops(); limit > 0 && hops > limit {
-		return reply.New(554, "5.4.6", "%d hops, this message is going round in circles", hops) // STANDARDS.md D14, P7
+	if err := CheckForm(msg, tx.policy.Limits.Hops); err != nil {
+		return err
 	}
 	for _, recipient := range tx.recipients {
 		if !recipient.SRS && forwardedBefore(msg, recipient.Address) {
 			return reply.New(554, "5.4.6", "<%s> has forwarded this message before, it is going round in circles", recipient.Address)
 		}
-	}
-	if startsFolded(msg) {
-		return reply.New(550, "5.6.0", "the message begins with a continuation line")
 	}
 	return nil
 }

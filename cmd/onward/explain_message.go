@@ -16,6 +16,7 @@ import (
 	"onward/internal/mailauth/dmarc"
 	"onward/internal/mailauth/spf"
 	"onward/internal/message"
+	"onward/internal/reply"
 	"onward/internal/resolver"
 )
 
@@ -139,6 +140,11 @@ func (j *judgement) judge(ctx context.Context, dns resolver.Resolver, sender mai
 	if !j.hasIP {
 		j.note("The address that the message came from is not known, so SPF is not checked; --ip would name it.")
 		j.withoutSPF(ctx, dns)
+	}
+	if err := inbound.CheckForm(j.message, j.site.config.Limits.Hops); err != nil {
+		r := reply.From(err)
+		j.decision = inbound.Decision{Reply: r, Why: r.Text}
+		return nil
 	}
 	j.decision = inbound.NewJudge(j.site.config, new(inbound.Lists)).Decide(j.verdict, inbound.ListID(j.message))
 	return nil

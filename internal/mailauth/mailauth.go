@@ -124,6 +124,7 @@ func (c *Check) Finish(ctx context.Context, msg *message.Message) (*Verdict, err
 	defer cancel()
 	v, dns, now := &c.verdict, c.verifier.Resolver, c.verdict.Now
 	v.Author = dmarc.ParseFrom(msg.Fields())
+	search := dmarc.Begin(ctx, dns, v.Author)
 
 	header, bodies := dkim.NewHeader(msg.Fields()), &dkim.BodyHashes{}
 	signatures := dkim.Prepare(header, bodies, dkim.Options{Now: now, Prefer: v.ofAuthor, Text: c.verifier.Text})
@@ -134,7 +135,14 @@ func (c *Check) Finish(ctx context.Context, msg *message.Message) (*Verdict, err
 	err := <-read
 	v.DKIM = signatures.Results(err)
 	if err != nil {
+		cancel()
+		search.Stop()
 		return nil, err
+	}
+	for _, d := range v.DKIM {
+		if d.Result == dkim.Pass {
+			search.Expect(ctx, d.Domain)
+		}
 	}
 	v.ARC = chain.Finish(ctx, dns, now)
 	select {
@@ -143,7 +151,7 @@ func (c *Check) Finish(ctx context.Context, msg *message.Message) (*Verdict, err
 		c.cancel()
 		<-c.begun
 	}
-	v.DMARC = dmarc.Evaluate(ctx, dns, v.input())
+	v.DMARC = search.Finish(ctx, v.input())
 	return v, nil
 }
 

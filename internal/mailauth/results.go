@@ -7,7 +7,7 @@ import (
 	"onward/internal/mailauth/dkim"
 )
 
-// maxReported is how many signatures the field lists: those that were verified.
+// maxReported is how many signatures the field lists.
 const maxReported = dkim.MaxVerified
 
 // Results returns what the Authentication-Results field of this host says
@@ -31,11 +31,33 @@ func (v *Verdict) addDKIM(add func(method, value, reason string, properties ...a
 	if len(v.DKIM) == 0 {
 		add("dkim", dkim.None, "")
 	}
-	for _, d := range v.DKIM[:min(len(v.DKIM), maxReported)] {
+	for _, d := range v.reported() {
 		add("dkim", d.Result, failing(d.Result, d.Reason),
 			property("header", "d", d.Domain), property("header", "s", d.Selector),
 			property("header", "a", string(d.Algorithm)), property("header", "b", d.B()))
 	}
+}
+
+// reported returns the signatures that the field lists, in header order: all
+// that were verified, wherever they stand, so that it shows why DMARC passed;
+// then, as far as there is room, the topmost others.
+func (v *Verdict) reported() []dkim.Result {
+	room := maxReported
+	for _, d := range v.DKIM {
+		if d.Computed != nil {
+			room--
+		}
+	}
+	var listed []dkim.Result
+	for _, d := range v.DKIM {
+		if d.Computed == nil {
+			room--
+		}
+		if d.Computed != nil || room >= 0 {
+			listed = append(listed, d)
+		}
+	}
+	return listed
 }
 
 // failing returns why, where there is something to explain.

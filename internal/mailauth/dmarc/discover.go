@@ -30,6 +30,7 @@ func (l *lookups) discover(ctx context.Context, d address.Domain) published {
 }
 
 // policy returns the policy in force for p.domain, "" when there is none (DM8).
+// It is the stricter one while the DNS does not say whether the domain exists.
 func (p published) policy() Policy {
 	switch {
 	case p.record == nil || !p.record.Usable():
@@ -37,6 +38,8 @@ func (p published) policy() Policy {
 	case p.publisher == p.domain:
 		return p.record.own()
 	case p.existence.Status == StatusNoName:
+		return p.record.missing()
+	case p.existence.Status == StatusTemporary && rank[p.record.missing()] > rank[p.record.below()]:
 		return p.record.missing()
 	default:
 		return p.record.below()

@@ -97,24 +97,55 @@ type Alignment struct {
 // ten domains (one more for the author domain), those of different domains in
 // parallel, and returns no later than ctx ends.
 func Evaluate(ctx context.Context, r resolver.Resolver, in Input) Verdict {
-	l := newLookups(r)
+	return Begin(ctx, r, in.From).Finish(ctx, in)
+}
+
+// A Search is an evaluation that has begun before SPF and DKIM are done, so
+// that a slow DNS of theirs does not keep the author's policy from being found.
+// Finish or Stop it.
+type Search struct {
+	lookups *lookups
+	author  published
+	wg      sync.WaitGroup
+}
+
+// Begin starts to look for the policy of the author domain.
+func Begin(ctx context.Context, r resolver.Resolver, from From) *Search {
+	s := &Search{lookups: newLookups(r)}
+	if from.Domain != "" {
+		s.wg.Go(func() { s.author = s.lookups.discover(ctx, from.Domain) })
+	}
+	return s
+}
+
+// Expect starts the walk of a domain that Finish will hear of.
+func (s *Search) Expect(ctx context.Context, domain string) {
+	if d, err := parseDomain(domain); err == nil {
+		s.wg.Go(func() { s.lookups.walk(ctx, d) })
+	}
+}
+
+// Stop waits for what was begun; end its context before.
+func (s *Search) Stop() { s.wg.Wait() }
+
+// Finish holds what SPF and DKIM found against the author domain, which is that
+// of Begin.
+func (s *Search) Finish(ctx context.Context, in Input) Verdict {
 	if in.From.Domain == "" {
-		return l.withoutAuthor(ctx, in.From)
+		s.wg.Wait()
+		return s.lookups.withoutAuthor(ctx, in.From)
 	}
-	var p published
-	var wg sync.WaitGroup
 	alignments := identifiers(in)
-	wg.Go(func() { p = l.discover(ctx, in.From.Domain) })
 	for i := range alignments {
-		wg.Go(func() { alignments[i].Walk = l.walk(ctx, alignments[i].Domain) })
+		s.wg.Go(func() { alignments[i].Walk = s.lookups.walk(ctx, alignments[i].Domain) })
 	}
-	wg.Wait()
-	v := p.verdict()
+	s.wg.Wait()
+	v := s.author.verdict()
 	v.Alignments = alignments
 	for i := range v.Alignments {
-		v.align(&v.Alignments[i], p)
+		v.align(&v.Alignments[i], s.author)
 	}
-	v.judge(p)
+	v.judge(s.author)
 	return v
 }
 
@@ -226,6 +257,9 @@ func (l *lookups) withoutAuthor(ctx context.Context, from From) Verdict {
 	return v
 }
 
+// rank orders policies by how strict they are.
+var rank = map[Policy]int{PolicyNone: 1, PolicyQuarantine: 2, PolicyReject: 3}
+
 // strictest returns what is published for the candidate with the strictest
 // policy, and whether any could not be found out.
 func (l *lookups) strictest(ctx context.Context, candidates []address.Domain) (strictest published, unsure bool) {
@@ -235,7 +269,6 @@ func (l *lookups) strictest(ctx context.Context, candidates []address.Domain) (s
 		wg.Go(func() { all[i] = l.discover(ctx, d) })
 	}
 	wg.Wait()
-	rank := map[Policy]int{PolicyNone: 1, PolicyQuarantine: 2, PolicyReject: 3}
 	for i, p := range all {
 		unsure = unsure || p.unsure || p.existence.Status == StatusTemporary
 		if i == 0 || rank[p.policy()] > rank[strictest.policy()] {

@@ -130,6 +130,9 @@ func (f *From) scan(text string) bool {
 		if end < 0 {
 			end = len(text)
 		}
+		if rest := text[end:]; rest != "" && !strings.ContainsRune(" \t>,;:(", rune(rest[0])) {
+			certain = false // another reader may go on where this one ends
+		}
 		d, err := parseDomain(text[:end])
 		if err != nil {
 			certain = false
