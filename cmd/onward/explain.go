@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -82,7 +83,7 @@ func explain(cmd *cobra.Command, f explainFlags, args []string) error {
 
 // explainDomain reads what a domain publishes and prints it.
 func explainDomain(cmd *cobra.Command, f explainFlags, dns resolver.Resolver) error {
-	domain, err := address.ParseDomain(f.domain)
+	domain, err := address.ParseDomain(strings.TrimSuffix(f.domain, "."))
 	if err != nil || domain.IsLiteral() {
 		return misuse{fmt.Errorf("--domain %q is no domain name", f.domain)}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"onward/internal/message"
 )
@@ -39,7 +40,7 @@ func readMessage(path string, stdin io.Reader, limit int64) (_ *message.Message,
 // fill copies a message into b with every line end as CRLF.
 func fill(b *message.Buffer, in io.Reader, limit int64) (notes []string, err error) {
 	r := bufio.NewReader(in)
-	if start, _ := r.Peek(5); string(start) == "From " { // the separator of an mbox file
+	if start, _ := r.Peek(6); strings.HasPrefix(string(start), "From ") && string(start) != "From :" { // the separator of an mbox file
 		if err := skipLine(r); err != nil {
 			return nil, err
 		}

@@ -130,12 +130,17 @@ func (c *Check) Finish(ctx context.Context, msg *message.Message) (*Verdict, err
 	signatures := dkim.Prepare(header, bodies, dkim.Options{Now: now, Prefer: v.ofAuthor, Text: c.verifier.Text})
 	chain := arc.Prepare(header, bodies)
 	read := make(chan error, 1)
-	go func() { read <- bodies.Read(msg.Body()) }()
+	go func() {
+		err := bodies.Read(msg.Body())
+		if err != nil {
+			cancel() // there is nothing to look keys up for
+		}
+		read <- err
+	}()
 	signatures.Lookup(ctx, dns)
 	err := <-read
 	v.DKIM = signatures.Results(err)
 	if err != nil {
-		cancel()
 		search.Stop()
 		return nil, err
 	}

@@ -64,7 +64,7 @@ type Result struct {
 	Position   int    // of its field in the header
 
 	Key        *Key      // nil when none was found or could be read
-	Computed   *BodyHash // as computed; nil when the signature could not be read
+	Computed   *BodyHash // as computed; nil when it was not looked at: unreadable, expired, or one too many
 	Text       []byte    // canonical form of what b= signs (Options.Text)
 	Duplicated []string  // fields that may stand once, of which this signs fewer than there are
 }
