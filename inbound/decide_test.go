@@ -21,7 +21,8 @@ import (
 // p=reject, as change makes it.
 func failing(change func(*mailauth.Verdict)) *mailauth.Verdict {
 	v := &mailauth.Verdict{
-		Sender:   mailauth.Sender{Client: netip.MustParseAddr("198.51.100.1"), Now: time.Now()},
+		Sender: mailauth.Sender{Client: netip.MustParseAddr("198.51.100.1"), Now: time.Now(),
+			From: address.ReversePath{Mailbox: address.Mailbox{Local: "x", Domain: "sender.example"}}},
 		MailFrom: spf.Check{Result: spf.Fail, Domain: "bank.example"},
 		Author:   dmarc.From{Domain: "bank.example", Fields: 1},
 		DMARC:    dmarc.Verdict{Result: dmarc.Fail, Domain: "bank.example", Policy: dmarc.PolicyReject},
@@ -123,6 +124,14 @@ func TestDecide(t *testing.T) {
 		{"two From fields", func(v *mailauth.Verdict) { v.Author = dmarc.From{Fields: 2, Mistake: "there are two"} }, "", 550, 550},
 		{"no From field", func(v *mailauth.Verdict) {
 			v.Author, v.DMARC = dmarc.From{Mistake: "there is none"}, dmarc.Verdict{Result: dmarc.PermError}
+		}, "", 550, 550},
+		{"no From field in a bounce", func(v *mailauth.Verdict) {
+			v.Sender.From = address.ReversePath{}
+			v.Author, v.DMARC = dmarc.From{Mistake: "there is none"}, dmarc.Verdict{Result: dmarc.PermError}
+		}, "", 0, 0},
+		{"two From fields in a bounce", func(v *mailauth.Verdict) {
+			v.Sender.From = address.ReversePath{}
+			v.Author = dmarc.From{Fields: 2, Mistake: "there are two"}
 		}, "", 550, 550},
 		{"several authors and DNS trouble", func(v *mailauth.Verdict) {
 			v.Author = dmarc.From{Fields: 1, Mistake: "two domains"}
