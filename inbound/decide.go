@@ -52,7 +52,7 @@ type Decision struct {
 // Decide judges one message. listID is the value of its List-Id field, if any.
 //
 //	no single author          550 5.6.0 (STANDARDS.md DM2); a bounce
-//	                          without any goes on
+//	                          that names nobody goes on
 //	DMARC fail, p=reject      550 5.7.1, unless the mail is plausibly indirect
 //	DMARC unknown, and it
 //	matters                   451 4.7.0 (DM14)
@@ -63,8 +63,8 @@ func (j *Judge) Decide(v *mailauth.Verdict, listID string) Decision {
 	switch {
 	case j.mode == "observe":
 		return Decision{Why: "policy.dmarc is observe: nothing is refused"}
-	case v.Author.Fields == 0 && v.From.IsNull():
-		return Decision{Why: "a bounce without a From field: nobody is impersonated, and nobody would hear a refusal"}
+	case v.Author.Nobody && v.From.IsNull():
+		return Decision{Why: "a bounce that names nobody in From: nobody is impersonated, and nobody would hear a refusal"}
 	case v.Author.Domain == "": // whatever the DNS says
 		return refuse(reply.New(550, "5.6.0", "a message needs one From field with one author's domain: %s (RFC 9989 11.5)", v.Author.Mistake))
 	case v.DMARC.Result == dmarc.TempError:

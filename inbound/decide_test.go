@@ -127,7 +127,7 @@ func TestDecide(t *testing.T) {
 		}, "", 550, 550},
 		{"no From field in a bounce", func(v *mailauth.Verdict) {
 			v.Sender.From = address.ReversePath{}
-			v.Author, v.DMARC = dmarc.From{Mistake: "there is none"}, dmarc.Verdict{Result: dmarc.PermError}
+			v.Author, v.DMARC = dmarc.From{Nobody: true, Mistake: "there is none"}, dmarc.Verdict{Result: dmarc.PermError}
 		}, "", 0, 0},
 		{"two From fields in a bounce", func(v *mailauth.Verdict) {
 			v.Sender.From = address.ReversePath{}
@@ -232,14 +232,19 @@ func TestVerdictOnTheWire(t *testing.T) {
 	}
 	send("x@attacker.example", spoof+spoof, "550 5.6.0")
 	send("x@attacker.example", "Subject: no author\r\n", "550 5.6.0")
+	send("x@attacker.example", "From: <>\r\n", "550 5.6.0")
+	send("", "From: security@bank.example, x@attacker.example\r\n", "550")
 	send("x@attacker.example", "From: x@shop.example\r\n", "250") // p=quarantine
 	send("bounce@lists.example", spoof+"List-Id: <news.lists.example>\r\n", "250")
 	forged := "Authentication-Results: mx.example.org; dmarc=pass\r\n" +
 		"AUTHENTICATION-RESULTS: (a) \"MX.example.org\" 1;\r\n dmarc=pass\r\n" +
 		"Authentication-Results: mx.elsewhere.example; dmarc=pass\r\n"
 	send("x@attacker.example", forged+"From: x@attacker.example\r\n", "250")
+	for _, bounce := range []string{"From: <>\r\n", "From: MAILER-DAEMON (Mail Delivery System)\r\n", "Subject: bounce\r\n"} {
+		send("", bounce, "250")
+	}
 	got := h.owner.messages()
-	if len(got) != 3 {
+	if len(got) != 6 {
 		t.Fatalf("%d messages", len(got))
 	}
 	if trace := string(got[1].env.Trace); !strings.Contains(trace, "spf=pass") || !strings.Contains(trace, "dmarc=fail") || !strings.HasPrefix(trace, "Authentication-Results: mx.example.org;") {

@@ -33,6 +33,10 @@ type From struct {
 	Candidates []address.Domain
 	TooMany    bool
 
+	// Nobody says that no reader can find an address in From: there is none, or
+	// one field without "@", as bounces have ("<>", "MAILER-DAEMON").
+	Nobody bool
+
 	Fields  int    // how many From fields there are
 	Mistake string // what is wrong, for people; "" when all is well. It may stand beside a Domain
 
@@ -47,11 +51,12 @@ type From struct {
 // an "@" is a candidate then, also inside encoded words. So is every hop of a
 // source route, which some readers show.
 func ParseFrom(fields []message.Field) From {
-	var f From
+	f := From{Nobody: true}
 	for _, field := range fields {
 		if field.Is("From") {
 			f.Fields++
 			f.read(field.Value())
+			f.Nobody = f.Fields == 1 && !strings.ContainsAny(field.Value(), "@\uff20") && !strings.Contains(field.Value(), "=?")
 		}
 	}
 	switch {

@@ -215,3 +215,23 @@ func BenchmarkFromCommas(b *testing.B) {
 		})
 	}
 }
+
+// TestNobody holds what a bounce may have in From without impersonating
+// anybody.
+func TestNobody(t *testing.T) {
+	for value, want := range map[string]bool{
+		"<>": true, "": true, "MAILER-DAEMON": true, "Mail Delivery System <MAILER-DAEMON>": true, "undisclosed:;": true,
+		"a@b.example": false, "a@": false, "<a@-bad-.example>": false, "a\uff20b.example": false, "=?utf-8?q?a=40b.example?=": false, "x <a@rej\x00.example>": false,
+	} {
+		field := message.Field{Name: "From", Raw: []byte("From: " + value + "\r\n")}
+		if f := dmarc.ParseFrom([]message.Field{field}); f.Nobody != want {
+			t.Errorf("%q: %v, want %v", value, f.Nobody, want)
+		}
+		if f := dmarc.ParseFrom([]message.Field{field, field}); f.Nobody {
+			t.Errorf("%q twice: nobody", value)
+		}
+	}
+	if !dmarc.ParseFrom(nil).Nobody {
+		t.Error("no field at all names somebody")
+	}
+}
