@@ -135,8 +135,16 @@ type Message struct {
 
 // Reader returns a reader over all bytes, from the first one.
 func (m *Message) Reader() io.Reader {
-	return io.MultiReader(bytes.NewReader(m.header), io.NewSectionReader(m.data, m.bodyAt, m.end-m.bodyAt))
+	return io.MultiReader(bytes.NewReader(m.header), m.Rest())
 }
+
+// Header returns the header section: all fields, without the empty line that
+// ends it. It is not to be changed.
+func (m *Message) Header() []byte { return m.header }
+
+// Rest returns a reader over what follows the header section: the empty line
+// and the body.
+func (m *Message) Rest() io.Reader { return io.NewSectionReader(m.data, m.bodyAt, m.end-m.bodyAt) }
 
 // Body returns a reader over the body: what follows the empty line that ends
 // the header section (RFC 5322 2.1).
@@ -145,20 +153,28 @@ func (m *Message) Body() io.Reader {
 	return io.NewSectionReader(m.data, at, m.end-at)
 }
 
+// With returns the message with another header section, which is whole fields
+// with CRLF. Both share the bytes below it, so only the one that was received is
+// closed; Sum stays that of the received one.
+func (m *Message) With(header []byte) *Message {
+	other := *m
+	other.header, other.fields = header, splitFields(header)
+	other.eightBit = m.eightBit || hasEightBit(header)
+	return &other
+}
+
 // Without returns the message without the fields that drop names, or the
-// message itself when it names none. Both share the bytes below the header, so
-// only the one that was received is closed; Sum stays that of the received one.
+// message itself when it names none.
 func (m *Message) Without(drop func(Field) bool) *Message {
 	kept := slices.DeleteFunc(slices.Clone(m.fields), drop)
 	if len(kept) == len(m.fields) {
 		return m
 	}
-	less := *m
-	less.fields, less.header = kept, nil
+	var header []byte
 	for _, f := range kept {
-		less.header = append(less.header, f.Raw...)
+		header = append(header, f.Raw...)
 	}
-	return &less
+	return m.With(header)
 }
 
 // Size returns the number of octets.
