@@ -1,189 +1,25 @@
 package dkim_test
 
 import (
-	"crypto"
-	"crypto/ed25519"
-	crand "crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
 	"encoding/base64"
-	"fmt"
-	"math/rand/v2"
 	"strings"
 	"testing"
 
 	"onward/internal/mailauth/dkim"
-	"onward/internal/message"
-	"onward/internal/resolver"
+	"onward/internal/testmail"
 )
 
-// A corpus makes signed messages. What they look like follows from its seed;
-// its keys, and so the signatures, are new each time.
+// A corpus makes messages, also by the letter (rules_test.go).
 type corpus struct {
-	*rand.Rand
-	t      testing.TB
-	rsa    *rsa.PrivateKey
-	ed     ed25519.PrivateKey
-	keys   map[string]string // by DNS name
-	serial int
+	*testmail.Corpus
+	t testing.TB
 }
 
 func newCorpus(t testing.TB, seed uint64) *corpus {
-	c := &corpus{Rand: rand.New(rand.NewPCG(seed, 6376)), t: t, keys: make(map[string]string)}
-	c.rsa, _ = rsa.GenerateKey(crand.Reader, 2048)
-	_, c.ed, _ = ed25519.GenerateKey(crand.Reader)
-	pkix, _ := x509.MarshalPKIXPublicKey(&c.rsa.PublicKey)
-	bare := x509.MarshalPKCS1PublicKey(&c.rsa.PublicKey)
-	for name, record := range map[string]string{
-		"rsa":     "v=DKIM1; k=rsa; p=" + encode(pkix),
-		"2026":    "p=" + encode(pkix) + ";",
-		"strict":  "v=DKIM1; t=s; p=" + encode(pkix),
-		"testing": "v=DKIM1; h=sha256; s=email; t=y; n=a note; p=" + encode(pkix),
-		"bare":    "v=DKIM1; p=" + encode(bare),
-		"revoked": "v=DKIM1; p=",
-		"ed":      "v=DKIM1; k=ed25519; p=" + encode(c.ed.Public().(ed25519.PublicKey)),
-	} {
-		c.keys[name+"._domainkey.example.org"] = record
-	}
-	return c
+	return &corpus{testmail.NewCorpus(seed, "example.org"), t}
 }
 
 func encode(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
-
-func (c *corpus) zone() *resolver.Zone {
-	z := resolver.NewZone()
-	for name, record := range c.keys {
-		if err := z.Set(name, resolver.TypeTXT, record); err != nil {
-			c.t.Fatal(err)
-		}
-	}
-	return z
-}
-
-func (c *corpus) chance(percent int) bool { return c.IntN(100) < percent }
-
-func pick[T any](c *corpus, of ...T) T { return of[c.IntN(len(of))] }
-
-// words returns a line of text, with odd white space, and 8-bit text at times.
-func (c *corpus) words(n int) string {
-	var b strings.Builder
-	for i := range n {
-		if i > 0 {
-			b.WriteString(pick(c, " ", " ", " ", " ", "  ", "\t", " \t "))
-		}
-		b.WriteString(pick(c, "letter", "meadow", "QUARTER", "=3D", "a;b=c", "x:y", "Grüße", "日本", "\xe9t\xe9", ".", "invoice,"))
-	}
-	return b.String()
-}
-
-// body returns a body; every line ends in CRLF but perhaps the last.
-func (c *corpus) body() string {
-	switch c.IntN(10) {
-	case 0:
-		return ""
-	case 1:
-		return strings.Repeat("\r\n", c.IntN(4))
-	case 2:
-		return pick(c, " \r\n", "\t\r\n\r\n", " \r\n \r\n", "x\r\n")
-	}
-	var b strings.Builder
-	for range 1 + c.IntN(12) {
-		b.WriteString(pick(c, "", "", "", " ", "\t", ".", "--") + c.words(c.IntN(14)))
-		b.WriteString(pick(c, "", "", "", " ", " \t", "  ") + "\r\n")
-	}
-	b.WriteString(pick(c, "", "", "\r\n", "\r\n\r\n\r\n", " \r\n", "\t \r\n\r\n"))
-	if c.chance(2) {
-		b.WriteString(pick(c, "no end of line", "end \t"))
-	}
-	if c.chance(1) {
-		b.WriteString(strings.Repeat("long ", 20_000) + "\r\n" + strings.Repeat("\r\n", 5_000))
-	}
-	return b.String()
-}
-
-// header returns fields, each with its CRLF.
-func (c *corpus) header() []string {
-	c.serial++
-	fields := []string{
-		"Received: from client.example (client.example [192.0.2.1])\r\n\tby mx.example.org;\r\n\tSun, 1 Mar 2026 10:00:00 +0000\r\n",
-		"From: " + pick(c, "ada@example.org", "Ada  Lovelace <ada@example.org>", "=?utf-8?Q?Ad=C3=A1?= <ada@example.org>") + "\r\n",
-		pick(c, "Subject", "subject", "SUBJECT") + pick(c, ":", ": ", ":  ", ":\t") + c.words(1+c.IntN(5)) + pick(c, "", " ", "\t") + "\r\n",
-		"To: bob@example.net,\r\n" + pick(c, " ", "\t", "  \t") + "carol@example.net\r\n",
-		"Date: Sun, 1 Mar 2026 10:00:00 +0000\r\n",
-		fmt.Sprintf("Message-ID: <%d@example.org>\r\n", c.serial),
-		"X-Empty:" + pick(c, "", " ", "\r\n ", "\r\n \r\n\t") + "\r\n",
-		"X-Folded: " + c.words(3) + "\r\n " + c.words(3) + " \r\n\t\t" + c.words(2) + "\r\n",
-		"X-Twice: " + c.words(2) + "\r\n",
-		"X-Twice: " + c.words(2) + "\r\n",
-	}
-	if c.chance(3) {
-		fields = append(fields, "From: mallory@example.com\r\n")
-	}
-	if c.chance(30) {
-		c.Shuffle(len(fields), func(i, j int) { fields[i], fields[j] = fields[j], fields[i] })
-	}
-	return fields
-}
-
-// names returns what h= has: From, others that may be absent or oversigned.
-func (c *corpus) names() []string {
-	names := []string{pick(c, "From", "from", "FROM")}
-	for _, n := range []string{"Subject", "to", "date", "message-id", "x-empty", "X-Folded", "x-twice", "Received", "cc", "list-id"} {
-		for c.chance(60) && len(names) < 30 {
-			names = append(names, n)
-		}
-	}
-	if c.chance(30) {
-		names = append(names, "from") // oversigned
-	}
-	c.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	return names
-}
-
-// sign returns a DKIM-Signature of fields and body.
-func (c *corpus) sign(fields []string, body string) string {
-	algorithm, selector := dkim.RSASHA256, pick(c, "rsa", "RSA", "2026", "strict", "testing")
-	switch n := c.IntN(100); {
-	case n < 35:
-		algorithm, selector = dkim.Ed25519SHA256, "ed"
-	case n < 38:
-		selector = pick(c, "ed", "revoked", "absent", "bare")
-	}
-	header, bodyc := dkim.Canonicalization(c.IntN(2)), dkim.Canonicalization(c.IntN(2))
-	words := fmt.Sprintf("c=%v/%v", header, bodyc)
-	if bodyc == dkim.Simple && c.chance(30) {
-		words = "c=" + header.String()
-		if header == dkim.Simple && c.chance(50) {
-			words = "q=dns/txt"
-		}
-	}
-	limit := dkim.NoLimit
-	var bodies dkim.BodyHashes
-	whole := bodies.Ask(bodyc, dkim.NoLimit)
-	bodies.Read(strings.NewReader(body))
-	if c.chance(15) {
-		limit = max(0, whole.Length+pick[int64](c, 0, 0, 0, -1, -10, 7))
-	}
-	tags := []string{"v=1", "a=" + string(algorithm), words, "d=" + pick(c, "example.org", "Example.ORG"), "s=" + selector,
-		"h=" + strings.Join(c.names(), pick(c, ":", ":", " : ", ":\r\n\t")), "bh=" + encode(bodyHash(bodyc, limit, body)), placeholder}
-	if limit != dkim.NoLimit {
-		tags = append(tags, fmt.Sprintf("l=%d", limit))
-	}
-	for _, extra := range []string{"t=1700000000", "x=4102444800", "i=@example.org", "i=ada@EXAMPLE.org",
-		"z=From:ada@example.org|Subject:=20x", "x-mailer=1", "i=ada@sub.example.org", "x=1700000001", "t=4102444800", "i=ada@example.com"} {
-		name, _, _ := strings.Cut(extra, "=")
-		rare := strings.Contains("x=1700000001 t=4102444800 i=ada@example.com", extra)
-		if c.chance(12) && (!rare || c.chance(15)) && !strings.Contains(";"+strings.Join(tags, ";"), ";"+name+"=") {
-			tags = append(tags, extra)
-		}
-	}
-	if c.chance(50) {
-		c.Shuffle(len(tags), func(i, j int) { tags[i], tags[j] = tags[j], tags[i] })
-	}
-	field := pick(c, "DKIM-Signature: ", "DKIM-Signature:", "Dkim-Signature:  ") +
-		strings.Join(tags, pick(c, "; ", ";", ";\r\n\t", ";\r\n  ", "; ", ";", ";\r\n\t", " ;\r\n  ")) + pick(c, "", ";", "", ";", "", "; ") + "\r\n"
-	return c.seal(field, fields, algorithm)
-}
 
 func bodyHash(c dkim.Canonicalization, limit int64, body string) []byte {
 	var bodies dkim.BodyHashes
@@ -192,74 +28,5 @@ func bodyHash(c dkim.Canonicalization, limit int64, body string) []byte {
 	return h.Sum[:]
 }
 
-// seal puts the signature into a field.
-func (c *corpus) seal(field string, fields []string, algorithm dkim.Algorithm) string {
-	all := []message.Field{{Name: "DKIM-Signature", Raw: []byte(field)}}
-	for _, f := range fields {
-		name, _, _ := strings.Cut(f, ":")
-		all = append(all, message.Field{Name: name, Raw: []byte(f)})
-	}
-	s, err := dkim.ParseSignature([]byte(field))
-	if err != nil && !strings.Contains(err.Error(), "expires") {
-		c.t.Fatalf("%q: %v", field, err)
-	}
-	digest, _ := s.Digest(dkim.NewHeader(all), 0)
-	value := ed25519.Sign(c.ed, digest[:])
-	if algorithm == dkim.RSASHA256 {
-		value, _ = rsa.SignPKCS1v15(nil, c.rsa, crypto.SHA256, digest[:])
-	}
-	text := encode(value)
-	if c.chance(50) {
-		text = " " + text[:40] + pick(c, " ", "\r\n\t", "\r\n  ") + text[40:]
-	}
-	return strings.Replace(field, placeholder, "b="+text, 1)
-}
-
 // placeholder stands for b= until there is something to put into it.
 const placeholder = "b=AAAA"
-
-// harm changes a signed message as the world does.
-func (c *corpus) harm(fields []string, body string) ([]string, string) {
-	switch at := c.IntN(len(fields)); c.IntN(12) {
-	case 0:
-		body = strings.Replace(body, "letter", "Letter", 1)
-	case 1:
-		body += pick(c, "\r\n", "\r\n\r\n", "-- \r\nlist footer\r\n", " ")
-	case 2:
-		body = strings.ReplaceAll(body, "  ", " ")
-	case 3:
-		body = strings.ReplaceAll(body, " \r\n", "\r\n")
-	case 4:
-		fields[at] = strings.ReplaceAll(fields[at], "\r\n ", "\r\n\t")
-	case 5:
-		name, rest, _ := strings.Cut(fields[at], ":")
-		fields[at] = name + ":" + strings.ReplaceAll(rest, "a", "á")
-	case 6:
-		fields[at] = strings.Replace(fields[at], ":", ": ", 1)
-	case 7:
-		fields = append(fields, pick(c, "Cc: dave@example.net\r\n", "Subject: another\r\n", "X-Twice: thrice\r\n", "List-ID: <l.example>\r\n"))
-	case 8:
-		fields = append([]string{pick(c, "Received: from mx.example.org by here\r\n", "Subject: another\r\n", "X-Twice: thrice\r\n")}, fields...)
-	case 9:
-		name, rest, _ := strings.Cut(fields[at], ":")
-		fields[at] = strings.ToUpper(name) + ":" + rest
-	case 10:
-		fields[at] = strings.TrimSuffix(fields[at], "\r\n") + " \r\n"
-	case 11:
-		other := c.IntN(len(fields))
-		fields[at], fields[other] = fields[other], fields[at]
-	}
-	return fields, body
-}
-
-// next returns a message: up to three signatures, unharmed more often than not.
-func (c *corpus) next() []byte {
-	fields, body := c.header(), c.body()
-	for range pick(c, 1, 1, 1, 2, 3) {
-		fields = append([]string{c.sign(fields, body)}, fields...)
-	}
-	if c.chance(35) {
-		fields, body = c.harm(fields, body)
-	}
-	return []byte(strings.Join(fields, "") + "\r\n" + body)
-}

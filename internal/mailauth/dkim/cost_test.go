@@ -69,7 +69,7 @@ func costly(c *corpus) map[string][]byte {
 func (c *corpus) rsaKey(name string, bits uint, e int) {
 	n := new(big.Int).Lsh(big.NewInt(1), bits)
 	der, _ := x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: n.Sub(n, big.NewInt(1)), E: e})
-	c.keys[name+"._domainkey.example.org"] = "v=DKIM1; p=" + encode(der)
+	c.Keys[name+"._domainkey.example.org"] = "v=DKIM1; p=" + encode(der)
 }
 
 // BenchmarkCostly shows that each of them is below 50 ms of CPU.
@@ -77,7 +77,7 @@ func BenchmarkCostly(b *testing.B) {
 	c := newCorpus(b, 5)
 	c.rsaKey("huge", 16_384, 1<<31-1)
 	c.rsaKey("large", 4096, 1<<31-1)
-	z := c.zone()
+	z := c.Zone()
 	for name, raw := range costly(c) {
 		b.Run(name, func(b *testing.B) {
 			msg := receive(b, raw)
@@ -100,7 +100,7 @@ func TestCostlyVerdicts(t *testing.T) {
 		"signature of 16384 lines": "pass", "10 MB of CRLF": "pass", "10 MB of spaces": "pass",
 		"key of 16384 bits": "permerror", "key of 4096 bits, large e": "fail",
 	} {
-		if got := verify(t, c.zone(), all[name]); words(got) != want {
+		if got := verify(t, c.Zone(), all[name]); words(got) != want {
 			t.Errorf("%s: %s; want %s", name, reasons(got), want)
 		}
 	}
@@ -135,7 +135,7 @@ func TestEightVerified(t *testing.T) {
 	good, rest, _ := strings.Cut(string(c.signed("", letter, "text\r\n")), "\r\n")
 	last := strings.LastIndex(broken, "DKIM-Signature")
 	broken = broken[:last] + good + "\r\n" + rest
-	if got := verify(t, c.zone(), []byte(broken)); got[len(got)-1].Result != dkim.Pass {
+	if got := verify(t, c.Zone(), []byte(broken)); got[len(got)-1].Result != dkim.Pass {
 		t.Error("signatures that cannot be read took the place of one that can")
 	}
 }
@@ -176,7 +176,7 @@ func TestOurTrouble(t *testing.T) {
 	msg := receive(t, c.signed("", letter, "text\r\n"))
 	var bodies dkim.BodyHashes
 	v := dkim.Prepare(dkim.NewHeader(msg.Fields()), &bodies, dkim.Options{Now: now})
-	v.Lookup(t.Context(), c.zone())
+	v.Lookup(t.Context(), c.Zone())
 	if got := v.Results(bodies.Read(broken{})); words(got) != dkim.TempError || !errors.Is(got[0].Err, io.ErrUnexpectedEOF) {
 		t.Errorf("%s: %v", reasons(got), got[0].Err)
 	}

@@ -55,13 +55,13 @@ func compare(r dkim.Result, field, raw, peer, said string) (name string, known b
 func TestAgainstPeers(t *testing.T) {
 	c := newCorpus(t, 1)
 	peers := map[string]peer{
-		"dkimpy":     startPeer(t, c.keys, "/usr/bin/python3", "testdata/peer.py"),
-		"Mail::DKIM": startPeer(t, c.keys, "perl", "testdata/peer.pl"),
+		"dkimpy":     startPeer(t, c.Keys, "/usr/bin/python3", "testdata/peer.py"),
+		"Mail::DKIM": startPeer(t, c.Keys, "perl", "testdata/peer.pl"),
 	}
-	z := c.zone()
+	z := c.Zone()
 	ours, known, compared := map[string]int{}, map[string]int{}, 0
 	for n := range 2500 {
-		raw := c.next()
+		raw := c.Next()
 		msg := receive(t, raw)
 		results := dkim.Verify(t.Context(), z, msg, dkim.Options{Now: now})
 		for _, r := range results {

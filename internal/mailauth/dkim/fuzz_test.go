@@ -29,7 +29,7 @@ func FuzzSignature(f *testing.F) {
 		}
 	}
 	c := newCorpus(f, 9)
-	z := c.zone()
+	z := c.Zone()
 	f.Fuzz(func(t *testing.T, value string) {
 		raw := []byte("DKIM-Signature:" + value + "\r\n" + letter + "\r\ntext\r\n")
 		b := message.NewBuffer(t.TempDir())
@@ -53,7 +53,7 @@ func FuzzSignature(f *testing.F) {
 // library's idea of them.
 func FuzzKey(f *testing.F) {
 	c := newCorpus(f, 10)
-	for _, record := range c.keys {
+	for _, record := range c.Keys {
 		f.Add(record)
 	}
 	for _, file := range []string{"dkim", "generated"} {

@@ -40,14 +40,14 @@ func (c *corpus) signed(tags, header, body string) []byte {
 	all := receive(c.t, []byte(field+placeholder+"\r\n"+header+"\r\n")).Fields()
 	s, _ := dkim.ParseSignature(all[0].Raw)
 	digest, _ := s.Digest(dkim.NewHeader(all), 0)
-	return []byte(field + "b=" + encode(ed25519.Sign(c.ed, digest[:])) + "\r\n" + header + "\r\n" + body)
+	return []byte(field + "b=" + encode(ed25519.Sign(c.Ed, digest[:])) + "\r\n" + header + "\r\n" + body)
 }
 
 // TestRules holds one rule a line: what a signature says, what becomes of it.
 func TestRules(t *testing.T) {
 	c := newCorpus(t, 2)
-	z := c.zone()
-	key := c.keys["ed._domainkey.example.org"]
+	z := c.Zone()
+	key := c.Keys["ed._domainkey.example.org"]
 	z.Set("strict._domainkey.example.org", resolver.TypeTXT, key+"; t=y : s")
 	z.Set("two._domainkey.example.org", resolver.TypeTXT, key, key)
 	z.Set("other._domainkey.example.org", resolver.TypeTXT, key, "v=spf1 -all")
@@ -139,7 +139,7 @@ func TestRules(t *testing.T) {
 // TestChanges changes a message that was signed with l= and one Subject too many.
 func TestChanges(t *testing.T) {
 	c := newCorpus(t, 3)
-	z := c.zone()
+	z := c.Zone()
 	raw := string(c.signed("h=from:to:subject:subject:list-id", letter, "text\r\n"))
 	for _, tt := range []struct{ name, old, new, want string }{
 		{"nothing", "", "", "pass"},
@@ -191,7 +191,7 @@ func TestSelect(t *testing.T) {
 func TestResult(t *testing.T) {
 	c := newCorpus(t, 4)
 	raw := c.signed("t=1700000000; l=4; i=a=20b@x.Example.ORG", letter, "text\r\n")
-	r := dkim.Verify(t.Context(), c.zone(), receive(t, raw), dkim.Options{Now: now, Text: true})[0]
+	r := dkim.Verify(t.Context(), c.Zone(), receive(t, raw), dkim.Options{Now: now, Text: true})[0]
 	got := fmt.Sprintln(r.Result, r.Domain, r.Selector, r.Identity, r.Algorithm, r.Signature.Header, r.Signature.Body,
 		r.Names, r.Signed, r.Timestamp.Unix(), r.Expires.IsZero(), r.Key.Type, r.Key.Bits, r.Key.Testing, len(r.B()),
 		r.Computed.Length, r.Computed.Covers(), string(r.Computed.Sum[:]) == string(r.BodyHash))
