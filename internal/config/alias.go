@@ -24,7 +24,7 @@ func (s *source) aliases(n *yaml.Node, d *Domain) {
 	all := make([]Alias, 0, len(n.Content)/2)
 	d.Aliases = make([]*Alias, 0, len(n.Content)/2)
 	s.pairs(n, foldKey, func(key, value *yaml.Node) {
-		all = append(all, Alias{Key: key.Value, KeepTag: d.KeepTag, Position: s.position(key), Source: s.line(key.Line)})
+		all = append(all, Alias{Key: key.Value, KeepTag: d.KeepTag, Suspect: d.Suspect, Breaks: d.Breaks, Position: s.position(key), Source: s.line(key.Line)})
 		a := &all[len(all)-1]
 		d.Aliases = append(d.Aliases, a)
 		switch {
@@ -61,7 +61,10 @@ func (s *source) alias(n *yaml.Node, a *Alias) {
 		s.at(n, "alias %q needs exactly one of to, reject and discard", a.Key)
 	case given["discard"] != nil && given["discard"].Value == "false":
 		s.at(given["discard"], "discard can only be true; write where the mail goes instead")
-	case given["keep_tag"] != nil && given["to"] == nil:
-		s.at(given["keep_tag"], "keep_tag needs a target to carry the tag to; remove it")
+	}
+	for _, key := range []string{"keep_tag", "tag_suspect", "when_dmarc_breaks"} {
+		if given[key] != nil && given["to"] == nil {
+			s.at(given[key], "%s needs a target; remove it", key)
+		}
 	}
 }

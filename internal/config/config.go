@@ -41,10 +41,13 @@ type Config struct {
 	TLS        TLS             `yaml:"tls" doc:"The certificate shown to senders; without it a self-signed one."`
 	DNS        DNS             `yaml:"dns" doc:"Whom to ask for DNS records."`
 	SRS        SRS             `yaml:"srs" doc:"How return paths are rewritten, so that SPF passes and bounces find their way back."`
+	DKIM       DKIM            `yaml:"dkim" doc:"How what goes on is signed in our name."`
 	ARC        ARC             `yaml:"arc" doc:"Authenticated Received Chain (RFC 8617)."`
 	Policy     Policy          `yaml:"policy" doc:"What to refuse."`
 	Limits     Limits          `yaml:"limits" doc:"What one client and all clients may use."`
 	Delivery   Delivery        `yaml:"delivery" doc:"How destinations are reached."`
+	Queue      Queue           `yaml:"queue" doc:"What is kept of mail whose destination is away."`
+	Journal    Journal         `yaml:"journal" doc:"How long the record of what happened to each message is kept."`
 
 	Files []string `yaml:"-"` // everything that went into this Config: files and include patterns
 
@@ -58,6 +61,8 @@ type Domain struct {
 	SameAs    address.Domain `yaml:"same_as" is:"name" default:"none" example:"example.org" doc:"Take all aliases of this other domain; no aliases of its own beside it."` // empty, or a name in Config.Domains that is not itself same_as
 	SRSDomain address.Domain `yaml:"srs_domain" is:"host" default:"srs.domain" example:"srs.example.org" doc:"The SRS domain for mail to this domain."`                    // empty: Config.SRS.Domain
 	KeepTag   bool           `yaml:"keep_tag" example:"true" doc:"The keep_tag of every alias that does not say itself."`
+	Suspect   bool           `yaml:"tag_suspect" example:"true" doc:"The tag_suspect of every alias that does not say itself."`
+	Breaks    string         `yaml:"when_dmarc_breaks" enum:"rewrite,refuse,forward" default:"that of policy" example:"forward" doc:"The when_dmarc_breaks of every alias that does not say itself."`
 	Aliases   []*Alias       `yaml:"aliases" default:"required unless same_as" example:"{me: old@gmail.com, team: [a@gmail.com, b@outlook.com], \"*\": old@gmail.com}" doc:"What is written to, and where it goes: a target, a list of targets, or a mapping with the keys of an alias."` // in file order
 
 	problem.Position `yaml:"-"`
@@ -73,6 +78,8 @@ type Alias struct {
 	From    []string  `yaml:"from" is:"address" default:"anybody" example:"[\"@shop.example\", ada@example.net]" doc:"Who may write to this alias: addresses, or whole domains with an @ before them."`
 	Until   time.Time `yaml:"until" default:"for ever" example:"2027-01-01" doc:"The last day of this alias, UTC."` // the start of that day; zero: never ends
 	KeepTag bool      `yaml:"keep_tag" default:"keep_tag of the domain" example:"true" doc:"Carry +tag on to targets that understand it."`
+	Suspect bool      `yaml:"tag_suspect" default:"tag_suspect of the domain" example:"true" doc:"Deliver mail that is accepted although its author is in doubt to user+suspect, at targets that understand tags."`
+	Breaks  string    `yaml:"when_dmarc_breaks" enum:"rewrite,refuse,forward" default:"that of the domain" example:"forward" doc:"What to do with mail that passes DMARC here and would fail it at the target: rewrite its From, refuse it, or forward it as it is."` // empty: Config.Policy.Breaks
 
 	problem.Position `yaml:"-"`
 	Source           string `yaml:"-"` // the line as it stands in the file
@@ -92,20 +99,31 @@ type DNS struct {
 
 // SRS says how return paths are written (STANDARDS.md 4).
 type SRS struct {
-	Domain     address.Domain `yaml:"domain" is:"host" default:"hostname" example:"srs.example.org" doc:"The domain of rewritten return paths."`
-	HashLength int            `yaml:"hash_length" min:"4" max:"27" example:"10" doc:"Characters of the hash; shorter ones are not accepted back."`
-	MaxAge     time.Duration  `yaml:"max_age" is:"days" min:"1d" max:"365d" example:"14d" doc:"How long bounces are accepted, in whole days."`
-	SecretFile string         `yaml:"secret_file" is:"file" default:"srs-secret in state_dir" example:"/etc/onward/srs-secret" doc:"The file of secrets; the default one is made on first start, a named one must exist."` // empty: srs-secret in StateDir
+	Domain      address.Domain `yaml:"domain" is:"host" default:"hostname" example:"srs.example.org" doc:"The domain of rewritten return paths."`
+	HashLength  int            `yaml:"hash_length" min:"4" max:"27" example:"10" doc:"Characters of the hash; shorter ones are not accepted back."`
+	MaxAge      time.Duration  `yaml:"max_age" is:"days" min:"1d" max:"365d" example:"14d" doc:"How long bounces are accepted, in whole days."`
+	AutoReplies bool           `yaml:"auto_replies" example:"true" doc:"Carry automatic replies, which name a sender, back to the first sender too, when they say what they are (RFC 3834)."`
+	SecretFile  string         `yaml:"secret_file" is:"file" default:"srs-secret in state_dir" example:"/etc/onward/srs-secret" doc:"The file of secrets; the default one is made on first start, a named one must exist."` // empty: srs-secret in StateDir
+}
+
+// DKIM says how we sign (STANDARDS.md K8, D9).
+type DKIM struct {
+	Sign     bool   `yaml:"sign" example:"false" doc:"Sign everything that goes on, in the name of the SRS domain."`
+	Selector string `yaml:"selector" is:"name" example:"onward" doc:"The name under which the public key is published; a new one makes a new key."`
+	Ed25519  bool   `yaml:"ed25519" example:"true" doc:"Sign with a second key, of type Ed25519, under the selector with -ed25519 behind it."`
 }
 
 // ARC says whose word about a message counts (DESIGN.md 4).
 type ARC struct {
+	Seal           bool     `yaml:"seal" example:"true" doc:"Add an ARC set to everything that is forwarded."`
+	SealFor        []string `yaml:"seal_for" is:"name" default:"none" example:"[yahoo.com, outlook.com]" doc:"Add an ARC set to what is forwarded to these domains."`
 	TrustedSealers []string `yaml:"trusted_sealers" is:"name" default:"none" example:"[lists.example.net]" doc:"Domains of mailing lists and forwarders whose intact ARC chain excuses a DMARC failure that they report as a pass."`
 }
 
 // Policy says what is refused for want of authentication (DESIGN.md 4).
 type Policy struct {
 	DMARC             string   `yaml:"dmarc" enum:"enforce,strict,observe" example:"observe" doc:"enforce refuses what fails DMARC with p=reject unless it came through a list or forwarder in a way that explains it; strict refuses all of it; observe refuses nothing."`
+	Breaks            string   `yaml:"when_dmarc_breaks" enum:"rewrite,refuse,forward" example:"forward" doc:"What to do with mail that passes DMARC here and would fail it at the target: rewrite its From, refuse it, or forward it as it is."`
 	TrustedForwarders []string `yaml:"trusted_forwarders" is:"forwarder" default:"none" example:"[192.0.2.0/24, uni.example.net]" doc:"Networks, or domains that pass SPF or DKIM, whose forwarded mail is not refused for failing DMARC."`
 }
 
@@ -119,15 +137,37 @@ type Limits struct {
 	ClientSessions             int   `yaml:"client_sessions" max:"1000000" example:"50" doc:"Sessions at the same time from one IPv4 address or IPv6 /64; 0 for no limit."`
 	ClientConnectionsPerMinute int   `yaml:"client_connections_per_minute" max:"1000000" example:"300" doc:"New connections a minute from one IPv4 address or IPv6 /64; 0 for no limit."`
 	ClientMessagesPerMinute    int   `yaml:"client_messages_per_minute" max:"1000000" example:"500" doc:"Messages a minute from one IPv4 address or IPv6 /64; 0 for no limit."`
+	ReturnPathPerDay           int   `yaml:"return_path_per_day" max:"1000000" example:"10" doc:"Bounces to one return path in a day; 0 for no limit."`
 	Hops                       int   `yaml:"hops" min:"10" max:"1000" example:"50" doc:"Received fields after which a message is taken to be in a loop; cannot be off."`
 }
 
 // Delivery says how destinations are reached.
 type Delivery struct {
-	IPv6         string     `yaml:"ipv6" enum:"auto,on,off" example:"off" doc:"auto tries IPv4 first, on tries IPv6 first, off never uses IPv6."`
-	AllowPrivate bool       `yaml:"allow_private" example:"true" doc:"Deliver to loopback and private addresses too; only for tests and inner networks."`
-	Port         int        `yaml:"port" min:"1" max:"65535" example:"25" doc:"The port of the destinations."`
-	Source       netip.Addr `yaml:"source" default:"the system's choice" example:"192.0.2.1" doc:"The local address to connect from."` // zero: the system's choice
+	Mode                string     `yaml:"mode" enum:"in-session,queue" example:"queue" doc:"in-session delivers while the sender waits and passes on what the destination says; queue answers first where a failure could be reported to the sender later."`
+	IPv6                string     `yaml:"ipv6" enum:"auto,on,off" example:"off" doc:"auto tries IPv4 first, on tries IPv6 first, off never uses IPv6."`
+	AllowPrivate        bool       `yaml:"allow_private" example:"true" doc:"Deliver to loopback and private addresses too; only for tests and inner networks."`
+	Port                int        `yaml:"port" min:"1" max:"65535" example:"25" doc:"The port of the destinations."`
+	Source              netip.Addr `yaml:"source" default:"the system's choice" example:"192.0.2.1" doc:"The local address to connect from."` // zero: the system's choice
+	PerDestination      int        `yaml:"per_destination" max:"10000" example:"20" doc:"Connections at the same time to one mail host; 0 for no limit."`
+	PerMailbox          int        `yaml:"per_mailbox" max:"10000" example:"2" doc:"Messages at the same time to one mailbox of a destination that has limited us; 0 for no limit."`
+	PerMailboxPerSecond int        `yaml:"per_mailbox_per_second" max:"10000" example:"1" doc:"Messages a second to one mailbox of a destination that has limited us; 0 for no limit."`
+	HideTargets         bool       `yaml:"hide_targets" example:"true" doc:"Leave the target's address out of the fields that say how a message came."`
+	Relay               string     `yaml:"relay" is:"relay" default:"none" example:"smtp+starttls://user@smtp.example.net:587" doc:"Send everything through this server, where port 25 is closed: smtp+starttls:// or smtps://, user, host and port."`
+	RelayPasswordFile   string     `yaml:"relay_password_file" is:"file" default:"$ONWARD_RELAY_PASSWORD" example:"/etc/onward/relay-password" doc:"The file with the password of the relay's user."`
+	RelayFrom           string     `yaml:"relay_from" enum:"rewrite,keep" default:"rewrite for relays known to refuse foreign From addresses, else keep" example:"rewrite" doc:"Whether From is rewritten in everything that goes through the relay, because it takes only addresses of ours."`
+}
+
+// Queue bounds what is kept for later (RELIABILITY.md 5). Zero means off.
+type Queue struct {
+	Lifetime time.Duration `yaml:"lifetime" min:"1h" max:"13d" example:"5d" doc:"How long delivery is tried before the sender is told, or the message is held."`
+	Messages int           `yaml:"messages" max:"10000000" example:"100000" doc:"Messages in the queue, each target counted; 0 for no limit. Beyond it senders hear 4xx."`
+	Size     int64         `yaml:"size" is:"size" max:"8000GiB" example:"20GiB" doc:"Octets in the queue; 0 for no limit."`
+}
+
+// Journal bounds the record of what happened.
+type Journal struct {
+	Keep time.Duration `yaml:"keep" is:"days" min:"1d" max:"3650d" example:"30d" doc:"How long the record of a message is kept."`
+	Size int64         `yaml:"size" is:"size" max:"8000GiB" example:"1GiB" doc:"How large the record may become; 0 for no limit. The oldest goes first."`
 }
 
 // defaults is the configuration of an empty file. SRS.Domain is filled in
@@ -139,15 +179,19 @@ func defaults() *Config {
 		DNS:      DNS{Timeout: 5 * time.Second},
 		SRS:      SRS{HashLength: 10, MaxAge: 14 * 24 * time.Hour},
 		Limits: Limits{
-			Message:        50 << 20,
-			Recipients:     100,
-			Messages:       100,
-			Sessions:       1000,
-			ClientSessions: 50,
-			Hops:           50,
+			Message:          50 << 20,
+			Recipients:       100,
+			Messages:         100,
+			Sessions:         1000,
+			ClientSessions:   50,
+			ReturnPathPerDay: 10,
+			Hops:             50,
 		},
-		Policy:   Policy{DMARC: "enforce"},
-		Delivery: Delivery{IPv6: "auto", Port: 25},
+		DKIM:     DKIM{Sign: true, Selector: "onward"},
+		Policy:   Policy{DMARC: "enforce", Breaks: "rewrite"},
+		Delivery: Delivery{Mode: "in-session", IPv6: "auto", Port: 25, PerDestination: 20, PerMailbox: 2, PerMailboxPerSecond: 1},
+		Queue:    Queue{Lifetime: 5 * 24 * time.Hour, Messages: 100_000, Size: 20 << 30},
+		Journal:  Journal{Keep: 30 * 24 * time.Hour, Size: 1 << 30},
 	}
 }
 
@@ -168,16 +212,8 @@ func stateDir() string {
 // may hold anything, and are answered with a warning.
 var notYet = []struct{ section, key, doc string }{
 	{"tls", "acme", "A certificate from Let's Encrypt or another ACME authority."},
-	{"", "dkim", "Signing what is forwarded and sent."},
-	{"arc", "seal", "Sealing what is forwarded."},
-	{"policy", "when_dmarc_breaks", "What to do with mail that would fail DMARC after forwarding."},
 	{"policy", "dnsbl", "Blocklists to ask about clients."},
 	{"policy", "rspamd", "A spam filter to ask about messages."},
 	{"policy", "proxy_protocol_from", "Proxies in front that tell the client's address."},
 	{"", "admin", "The status page and metrics."},
-	{"delivery", "mode", "Whether mail is delivered while the sender waits."},
-	{"delivery", "per_destination", "Connections at the same time to one destination."},
-	{"delivery", "per_mailbox", "Messages at the same time to one mailbox."},
-	{"delivery", "per_mailbox_per_second", "Messages a second to one mailbox."},
-	{"alias", "when_dmarc_breaks", "What to do with mail that would fail DMARC after forwarding."},
 }

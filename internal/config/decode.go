@@ -226,10 +226,13 @@ func (s *source) domain(key, n *yaml.Node, d *Domain) {
 		s.aliases(aliases, d)
 	case aliases != nil:
 		s.at(sameAs, "same_as and aliases exclude each other; remove one of the two")
-	case given["keep_tag"] != nil:
-		s.at(given["keep_tag"], "keep_tag beside same_as has nothing to act on; set it where the aliases are")
 	case d.SameAs != "":
 		s.twins = append(s.twins, twin{s, sameAs, d})
+	}
+	for _, key := range []string{"keep_tag", "tag_suspect", "when_dmarc_breaks"} {
+		if given[key] != nil && sameAs != nil && aliases == nil {
+			s.at(given[key], "%s beside same_as has nothing to act on; set it where the aliases are", key)
+		}
 	}
 }
 

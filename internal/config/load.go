@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -111,6 +112,44 @@ func (s *source) check(given map[string]*yaml.Node) {
 	if d := s.cfg.Delivery; d.IPv6 == "off" && d.Source.Is6() {
 		s.at(child(given["delivery"], "source"), "delivery.source is an IPv6 address, but delivery.ipv6 is off; change one of the two")
 	}
+	s.checkRelay(given["delivery"], given["policy"])
+}
+
+// checkRelay fills in delivery.relay_from, and reports what no relay can do.
+func (s *source) checkRelay(delivery, policy *yaml.Node) {
+	d := &s.cfg.Delivery
+	if d.Relay == "" {
+		for _, key := range []string{"relay_password_file", "relay_from"} {
+			if n := child(delivery, key); n != nil {
+				s.at(n, "delivery.%s needs a relay; add delivery.relay, or remove it", key)
+			}
+		}
+		return
+	}
+	u, _ := url.Parse(d.Relay)
+	refuses := refusesForeignFrom(strings.ToLower(u.Hostname()))
+	switch {
+	case refuses && d.RelayFrom == "keep":
+		s.at(child(delivery, "relay_from"), "%s refuses mail whose From is not an address of ours, so nothing would arrive; write rewrite, or take another relay", u.Hostname())
+	case d.RelayFrom == "" && refuses:
+		d.RelayFrom = "rewrite"
+	case d.RelayFrom == "":
+		d.RelayFrom = "keep"
+	}
+	if n := child(policy, "when_dmarc_breaks"); n != nil && d.RelayFrom == "rewrite" && s.cfg.Policy.Breaks != "rewrite" {
+		s.at(n, "policy.when_dmarc_breaks is %s, but everything that goes through this relay has its From rewritten; remove it, or set delivery.relay_from to keep where the relay allows that", s.cfg.Policy.Breaks)
+	}
+}
+
+// refusesForeignFrom reports whether a submission service is known to take
+// only mail from addresses that its customer has proved to own.
+func refusesForeignFrom(host string) bool {
+	for _, service := range []string{"amazonaws.com", "smtp.gmail.com", "smtp.office365.com", "smtp.mailgun.org", "smtp.sendgrid.net", "smtp.postmarkapp.com"} {
+		if host == service || strings.HasSuffix(host, "."+service) {
+			return true
+		}
+	}
+	return false
 }
 
 // child returns the value of a key of a mapping, or nil.

@@ -112,7 +112,7 @@ func TestDesign(t *testing.T) {
 		t.Errorf("domains are %+v", cfg.Domains)
 	}
 	shop := cfg.Domains[0].Aliases[2]
-	want := Alias{Key: "shop", To: []string{"old@gmail.com"}, From: []string{"@shop.example"}, Until: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC),
+	want := Alias{Key: "shop", To: []string{"old@gmail.com"}, From: []string{"@shop.example"}, Until: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC), Breaks: "refuse",
 		Position: problem.Position{File: "../../testdata/config/design.yaml", Line: 10, Column: 7},
 		Source:   "      shop: {to: old@gmail.com, from: [\"@shop.example\"], until: 2027-01-01, when_dmarc_breaks: refuse}"}
 	if !reflect.DeepEqual(*shop, want) {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"net/url"
 	"reflect"
 	"strconv"
 	"strings"
@@ -72,6 +73,23 @@ func (f *field) setText(n *yaml.Node, p *string) error {
 		return f.checkName(p)
 	case f.is == "forwarder":
 		return f.checkForwarder(p)
+	case f.is == "relay":
+		return f.checkRelay(n.Value)
+	}
+	return nil
+}
+
+// checkRelay takes smtp+starttls://user@host:port and smtps://. A password in
+// it would be in every copy of the file.
+func (f *field) checkRelay(text string) error {
+	u, err := url.Parse(text)
+	bad := err != nil || u.Scheme != "smtp+starttls" && u.Scheme != "smtps" || u.Hostname() == "" ||
+		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != ""
+	if bad {
+		return fmt.Errorf("%.80q is not a relay; write one such as %s", text, f.example)
+	}
+	if _, secret := u.User.Password(); secret {
+		return errors.New("a password does not belong into this file; put it into a file of its own and name that in delivery.relay_password_file")
 	}
 	return nil
 }
