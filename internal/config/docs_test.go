@@ -126,6 +126,8 @@ func TestExamples(t *testing.T) {
 				text = strings.Replace(shortest, "old@gmail.com}}}", "{"+line+"}}}}", 1)
 			case sec.name == "alias":
 				text = strings.Replace(shortest, "old@gmail.com}}}", "{to: a@gmail.com, "+line+"}}}}", 1)
+			case f.key == "relay_from":
+				text += "delivery: {relay: \"smtps://u@relay.example.net\", " + line + "}\n"
 			case sec.name != "":
 				text += sec.name + ": {" + line + "}\n"
 			case strings.Contains(shortest, "\n"+f.key+":") || strings.HasPrefix(shortest, f.key+":"):
