@@ -48,3 +48,14 @@ func carry(to address.Mailbox, tag string) address.Mailbox {
 	}
 	return tagged
 }
+
+// Suspect returns a target with the tag "suspect", in place of any other, where
+// the target understands tags: a filter there can then act on mail whose author
+// is in doubt without a byte of it changed.
+func Suspect(to address.Mailbox) address.Mailbox {
+	if !understandsTags[to.Domain] {
+		return to
+	}
+	base, _, _ := strings.Cut(to.Local, "+")
+	return carry(address.Mailbox{Local: base, Domain: to.Domain}, "suspect")
+}

@@ -16,9 +16,14 @@ type Envelope struct {
 	Client     netip.Addr // who is connected to us
 	Helo       string     // what it calls itself: a checked name, never raw text
 	From       address.ReversePath
+	Bounceable bool // a failure may be reported to From: it is who it says (DESIGN.md 9.3)
 	Recipients []Recipient
 	UTF8       bool   // the sender declared SMTPUTF8 (RFC 6531)
-	Trace      []byte // our Received field, with CRLF (STANDARDS.md P5)
+	Trace      []byte // our Authentication-Results and Received fields, with CRLF (STANDARDS.md P5)
+
+	// Gone reports whether the sender has hung up: it has heard no answer then,
+	// and still owns the message (RELIABILITY 2.2).
+	Gone func() bool
 }
 
 // A Recipient is one address the sender named, and what it stands for.
@@ -26,7 +31,20 @@ type Recipient struct {
 	Address address.Mailbox   // as the sender wrote it
 	Targets []address.Mailbox // where it goes; empty for mail to be discarded
 	SRS     bool              // an SRS address of ours: the target is the first sender
+	As      address.Mailbox   // of a reply address: the alias that the message goes on in the name of; else zero
+	Breaks  Breaks
 }
+
+// Breaks says what to do with mail that passes DMARC here and would fail it at
+// the target (DESIGN.md 4, "Unforwardable mail").
+type Breaks string
+
+// The words of the configuration.
+const (
+	Rewrite Breaks = "rewrite" // its From
+	Refuse  Breaks = "refuse"
+	Forward Breaks = "forward" // as it is
+)
 
 // crockford is the alphabet of ULIDs: no I, L, O, U.
 const crockford = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
