@@ -122,6 +122,20 @@ type Outcome struct {
 	// when it never answered the step that decided.
 	Said *reply.Reply
 
+	// Tried is false when we held the message back ourselves, and neither the
+	// destination nor its DNS failed it: its breaker is open, its mailbox is
+	// paused, or no slot came free in time. Such an attempt counts for nothing
+	// against the message's lifetime (RELIABILITY 90).
+	Tried bool
+
+	// Limited is true when a rate limit of the destination is why, heard just
+	// now or still in force, and false when it is our own lack of a free slot.
+	Limited bool
+
+	// NotBefore is when the destination may be asked again for this target, as
+	// far as it wants a pause; set exactly when Limited.
+	NotBefore time.Time
+
 	AboutUs bool           // it refuses us, not the message: somebody must look into it
 	Host    string         // the destination's name; empty when none was found
 	Addr    netip.AddrPort // where we were connected, or tried to be
@@ -136,7 +150,7 @@ type Outcome struct {
 func (c *Client) Deliver(ctx context.Context, t *Transaction) Outcome {
 	hosts, err := c.route(ctx, t.To.Domain)
 	if err != nil {
-		return c.record(t, time.Now(), judge(Outcome{Step: stepLookup}, nil, err))
+		return c.record(t, time.Now(), judge(Outcome{Step: stepLookup, Tried: true}, nil, err))
 	}
 	tour := tour{sessions: cmp.Or(c.MaxHosts, 2), addresses: maxAddresses}
 	for at, err := range c.candidates(ctx, hosts) {
@@ -149,7 +163,7 @@ func (c *Client) Deliver(ctx context.Context, t *Transaction) Outcome {
 		began := time.Now()
 		var out Outcome
 		if err != nil {
-			out = judge(Outcome{Step: stepLookup, Host: at.host}, nil, err)
+			out = judge(Outcome{Step: stepLookup, Host: at.host, Tried: true}, nil, err)
 		} else {
 			out = c.visit(ctx, t, at)
 		}
@@ -206,7 +220,7 @@ func (o Outcome) final() bool {
 // more in clear: the peer would have taken clear text from anybody, and no
 // policy of its domain asks for more yet (T1, RELIABILITY 84).
 func (c *Client) visit(ctx context.Context, t *Transaction, at candidate) Outcome {
-	out := Outcome{Host: at.host, Addr: at.addr}
+	out := Outcome{Host: at.host, Addr: at.addr, Tried: true}
 	said, err := c.converse(ctx, t, &out, true)
 	if failure := err; errors.Is(err, errHandshake) && ctx.Err() == nil {
 		said, err = c.converse(ctx, t, &out, false)
