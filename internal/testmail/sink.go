@@ -36,11 +36,13 @@ type Sink struct {
 	mu         sync.Mutex // guards what follows
 	extensions []string
 	script     []*line
+	mood       func(Step) Action
 	sessions   int
 	open       int
 	count      int
 	forget     bool
-	deliveries []Delivery
+	deliveries []*Delivery
+	refusals   []*Delivery
 	commands   []string
 	faults     []string
 	cut        []Cut
@@ -57,7 +59,8 @@ type Delivery struct {
 	Mail    string // the command line as received: "MAIL FROM:<a@example.org> SIZE=10"
 	Rcpt    []string
 	Data    []byte // the message, dots un-stuffed, final dot removed; nothing else changed
-	Reply   string // what was answered to the final dot
+	Reply   string // what was answered to the final dot; empty when nothing was
+	Unheard bool   // the client cannot know Reply: nothing was said, or the connection broke under it
 }
 
 // A Cut is a message whose end never came. The sink drops it, as it must.
@@ -74,7 +77,20 @@ type Action struct {
 	Hang  bool          // say no more, until the client or the sink closes: after Reply, or without any answer when that is empty
 	Drop  bool          // close the connection, likewise
 	Reset bool          // like Drop, by a TCP reset
+	Keep  bool          // at the final dot: take the message, also when the client hears nothing of it
 	Times int           // how often, before the usual answer is back; 0 means always
+}
+
+// A Step is one point of a dialogue, for a mood to decide about.
+type Step struct {
+	Session int
+	Peer    netip.AddrPort
+	TLS     string   // version; empty in clear
+	Text    string   // the command line; "CONNECT", or "." for the final dot
+	Early   bool     // more was sent after it, before its answer
+	Mail    string   // what has been said and taken in this transaction
+	Rcpt    []string // likewise
+	Data    []byte   // the message, at the final dot
 }
 
 // A line of the script is one Action and where it applies.
@@ -177,10 +193,19 @@ func (s *Sink) Do(prefix string, a Action) {
 	s.script = append(s.script, &line{strings.ToUpper(prefix), a})
 }
 
-// Reset forgets all Actions and everything recorded.
+// Behave makes mood decide at every step. Its zero Action leaves the step to
+// the script of Do. Sessions ask it at the same time.
+func (s *Sink) Behave(mood func(Step) Action) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mood = mood
+}
+
+// Reset forgets all Actions, the mood and everything recorded.
 func (s *Sink) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.mood, s.refusals = nil, nil
 	s.script, s.deliveries, s.commands, s.faults, s.cut, s.count = nil, nil, nil, nil, nil, 0
 }
 
@@ -191,8 +216,21 @@ func (s *Sink) Forget() {
 	s.forget = true
 }
 
-// action returns what the script says about a command line.
-func (s *Sink) action(text string) Action {
+// action returns what the mood or else the script says about a step.
+func (s *Sink) action(step Step) Action {
+	s.mu.Lock()
+	mood := s.mood
+	s.mu.Unlock()
+	if mood != nil {
+		if a := mood(step); a != (Action{}) {
+			return a
+		}
+	}
+	return s.scripted(step.Text)
+}
+
+// scripted returns what the script says about a command line.
+func (s *Sink) scripted(text string) Action {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var best *line

@@ -6,8 +6,6 @@ import (
 	"cmp"
 	"crypto/tls"
 	"errors"
-	"net"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -178,24 +176,28 @@ func (s *session) data(text string) error {
 	if limit := s.limit(); limit > 0 && len(message) > limit {
 		usual = "552 5.3.4 too large"
 	}
-	peer := s.tcp.RemoteAddr().(*net.TCPAddr).AddrPort()
-	d := Delivery{
-		Session: s.id, Time: time.Now(), Peer: netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()),
+	d := &Delivery{
+		Session: s.id, Time: time.Now(), Peer: s.peer(),
 		Helo: s.helo, TLS: s.tls, Mail: s.mail, Rcpt: s.rcpt, Data: message,
 	}
+	step := s.step(".")
+	step.Data = message
 	s.mail, s.rcpt = "", nil
-	return s.take(d, usual)
+	return s.take(d, s.sink.action(step), usual)
 }
 
 // take answers the final dot, and keeps the message if the answer is 2xx. It is
 // kept before the answer goes out: whoever has heard 250 finds it there.
-func (s *session) take(d Delivery, usual string) error {
-	a := s.sink.action(".")
-	d.Reply = cmp.Or(a.Reply, usual)
-	if strings.HasPrefix(d.Reply, "2") && !a.mute() {
-		s.sink.accept(d)
+func (s *session) take(d *Delivery, a Action, usual string) error {
+	if !a.mute() {
+		d.Reply = cmp.Or(a.Reply, usual)
 	}
+	d.Unheard = a.mute() || a.Reset
+	s.sink.keep(d, a.Keep || strings.HasPrefix(d.Reply, "2"))
 	_, err := s.perform(a, usual)
+	if err != nil && !errors.Is(err, errDropped) {
+		s.sink.unheard(d)
+	}
 	return err
 }
 

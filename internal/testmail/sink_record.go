@@ -9,7 +9,14 @@ import (
 func (s *Sink) Messages() []Delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]Delivery(nil), s.deliveries...)
+	return values(s.deliveries)
+}
+
+// Refusals returns the messages that came whole and were not taken, in order.
+func (s *Sink) Refusals() []Delivery {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return values(s.refusals)
 }
 
 // Count returns how many messages have been accepted.
@@ -117,13 +124,35 @@ func (s *Sink) broken(data []byte, err error) {
 	s.cut = append(s.cut, Cut{data, err})
 }
 
-// accept records one message.
-func (s *Sink) accept(d Delivery) {
+// keep records one message, taken or not.
+func (s *Sink) keep(d *Delivery, taken bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.count++
-	if !s.forget {
-		s.deliveries = append(s.deliveries, d)
+	if taken {
+		s.count++
+		s.wake()
 	}
-	s.wake()
+	switch {
+	case s.forget:
+	case taken:
+		s.deliveries = append(s.deliveries, d)
+	default:
+		s.refusals = append(s.refusals, d)
+	}
+}
+
+// unheard records about one message that its answer did not get through.
+func (s *Sink) unheard(d *Delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.Unheard = true
+}
+
+// values copies records, which may still change.
+func values(records []*Delivery) []Delivery {
+	var copies []Delivery
+	for _, d := range records {
+		copies = append(copies, *d)
+	}
+	return copies
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -117,7 +118,18 @@ func (s *session) obey(text string) error {
 // answer does what the script says about text, or gives the usual reply. It
 // returns the code that was sent.
 func (s *session) answer(text, usual string) (int, error) {
-	return s.perform(s.sink.action(text), usual)
+	return s.perform(s.sink.action(s.step(text)), usual)
+}
+
+// step describes where the session is.
+func (s *session) step(text string) Step {
+	return Step{Session: s.id, Peer: s.peer(), TLS: s.tls, Text: text, Early: s.r.Buffered() > 0, Mail: s.mail, Rcpt: s.rcpt}
+}
+
+// peer returns the address of the client.
+func (s *session) peer() netip.AddrPort {
+	peer := s.tcp.RemoteAddr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
 }
 
 // perform does as a says.

@@ -219,3 +219,51 @@ func TestSinkManySessions(t *testing.T) {
 		t.Error("Wait for too many messages returned nil")
 	}
 }
+
+// TestSinkMood: a mood sees where the dialogue is, and a message can be taken
+// without its sender hearing of it.
+func TestSinkMood(t *testing.T) {
+	sink := startSink(t)
+	var steps []string
+	sink.Answer("RCPT", "451 4.0.0 the script")
+	sink.Behave(func(s testmail.Step) testmail.Action {
+		steps = append(steps, fmt.Sprintf("%s|%s|%d|%s|%v", s.Text, s.Mail, len(s.Rcpt), s.Data, s.Early))
+		switch {
+		case s.Text == "RCPT TO:<b@s>":
+			return testmail.Action{Reply: "250 2.1.5 the mood"}
+		case strings.Contains(string(s.Data), "silent"):
+			return testmail.Action{Drop: true}
+		case strings.Contains(string(s.Data), "lost"):
+			return testmail.Action{Keep: true, Reset: true}
+		}
+		return testmail.Action{}
+	})
+	for _, body := range []string{"usual", "silent", "lost"} {
+		talk := testmail.Dial(t, sink.Addr().String())
+		defer talk.Close()
+		talk.Expect("220")
+		talk.Say("EHLO c", "250")
+		talk.Send("MAIL FROM:<a@c>\r\nRCPT TO:<x@s>\r\nRCPT TO:<b@s>\r\nDATA\r\n")
+		for _, prefix := range []string{"250", "451 4.0.0 the script", "250 2.1.5 the mood", "354"} {
+			talk.Expect(prefix)
+		}
+		talk.Send(body + "\r\n.\r\n")
+		if body == "usual" {
+			talk.Expect("250")
+		} else {
+			talk.ExpectClose()
+		}
+	}
+	got, refused := sink.Messages(), sink.Refusals()
+	if len(got) != 2 || got[0].Unheard || !got[1].Unheard || got[1].Reply != "" || string(got[1].Data) != "lost\r\n" {
+		t.Errorf("taken %+v", got)
+	}
+	if len(refused) != 1 || !refused[0].Unheard || string(refused[0].Data) != "silent\r\n" {
+		t.Errorf("not taken %+v", refused)
+	}
+	for _, want := range []string{"CONNECT||0||false", "RCPT TO:<b@s>|MAIL FROM:<a@c>|0||true", ".|MAIL FROM:<a@c>|1|lost\r\n|false"} {
+		if !slices.Contains(steps, want) {
+			t.Errorf("no step %q in %q", want, steps)
+		}
+	}
+}
