@@ -21,6 +21,11 @@ const maxFlights = 1000
 // next is asked while the first may still answer, and a silent server is asked
 // last for a while.
 type Client struct {
+	// TrustAD believes what servers say of DNSSEC over a network too, where
+	// whoever can change their answers could say it (`dns.trust_ad`). It is set
+	// before the first Lookup.
+	TrustAD bool
+
 	timeout time.Duration
 	servers []*server
 	now     func() time.Time

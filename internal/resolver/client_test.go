@@ -350,15 +350,6 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
-// The AD bit of a server on this machine is believed.
-func TestAuthenticatedData(t *testing.T) {
-	d := serve(t, parse(t, world))
-	d.SetFaults(testmail.Faults{Validated: true})
-	if a, err := client(t, time.Second, d).Lookup(t.Context(), "example.org", resolver.TypeMX); err != nil || !a.AuthenticatedData {
-		t.Errorf("got %+v, %v, want authenticated data", a, err)
-	}
-}
-
 func TestNoServer(t *testing.T) {
 	expect(t, client(t, time.Second), "example.org", resolver.TypeA, resolver.ErrTemporary)
 }

@@ -17,12 +17,13 @@ example.org. 300 IN MX 0 .
 no.org. 300 IN A 192.0.2.1
 to.org. 300 IN CNAME example.org.
 text.org. 300 IN TXT "a\"b" "\255"
+_25._tcp.example.org. 300 IN TLSA 3 1 1 00ff
 `))
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, name := range []string{"example.org.", "no.org.", "to.org.", "missing.", "text.org."} {
-		for _, t := range []Type{TypeMX, TypeTXT} {
+	for _, name := range []string{"example.org.", "no.org.", "to.org.", "missing.", "text.org.", "_25._tcp.example.org."} {
+		for _, t := range []Type{TypeMX, TypeTXT, TypeTLSA} {
 			msg := z.Reply(name, t)
 			msg.SetQuestion(name, uint16(t))
 			msg.Response = true
@@ -47,7 +48,7 @@ text.org. 300 IN TXT "a\"b" "\255"
 			}
 			return
 		}
-		for _, qtype := range []Type{TypeMX, TypeTXT, TypeA, TypePTR} {
+		for _, qtype := range []Type{TypeMX, TypeTXT, TypeA, TypePTR, TypeTLSA} {
 			a, err := read(msg, "example.org.", qtype)
 			if err != nil {
 				continue
@@ -55,7 +56,7 @@ text.org. 300 IN TXT "a\"b" "\255"
 			if len(a.records) == 0 || a.TTL < 0 {
 				t.Errorf("an answer of %d records for %v", len(a.records), a.TTL)
 			}
-			if n := len(a.MX()) + len(a.TXT()) + len(a.Addrs()) + len(a.PTR()); n != len(a.records) {
+			if n := len(a.MX()) + len(a.TXT()) + len(a.Addrs()) + len(a.PTR()) + len(a.TLSA()); n != len(a.records) {
 				t.Errorf("%d values of %d records", n, len(a.records))
 			}
 			for _, mx := range a.MX() {

@@ -19,6 +19,7 @@ package resolver
 
 import (
 	"context"
+	"encoding/hex"
 	"net/netip"
 	"strings"
 	"time"
@@ -44,6 +45,7 @@ const (
 	TypeCNAME = Type(dns.TypeCNAME)
 	TypeMX    = Type(dns.TypeMX)
 	TypePTR   = Type(dns.TypePTR)
+	TypeTLSA  = Type(dns.TypeTLSA)
 	TypeTXT   = Type(dns.TypeTXT)
 )
 
@@ -59,8 +61,10 @@ type Answer struct {
 	// TTL is the least of all records that led here, as it was when they came.
 	TTL time.Duration
 
-	// AuthenticatedData says that the server validated the answer with DNSSEC
-	// (RFC 4035 3.2.3) and that we could believe it: it is on this machine.
+	// AuthenticatedData says that the server validated all records that led here
+	// with DNSSEC (RFC 4035 3.2.3) and that we could believe it: it is on this
+	// machine, or Client.TrustAD is set. An answer that failed validation is
+	// none: it comes as ErrTemporary (RELIABILITY 59).
 	AuthenticatedData bool
 
 	records []dns.RR // of the type asked for, owned by Name
@@ -103,6 +107,21 @@ func (a *Answer) TXT() []string {
 // PTR returns the names an address claims to have. They are only a claim.
 func (a *Answer) PTR() []string {
 	return collect(a, func(r *dns.PTR) string { return tidy(r.Ptr) })
+}
+
+// A TLSA says what a TLS server will show (RFC 6698 2.1). The numbers may be
+// any, and Data any octets: what of it is usable is the caller's business.
+type TLSA struct {
+	Usage, Selector, Matching uint8
+	Data                      []byte
+}
+
+// TLSA returns the TLSA records in a.
+func (a *Answer) TLSA() []TLSA {
+	return collect(a, func(r *dns.TLSA) TLSA {
+		data, _ := hex.DecodeString(r.Certificate) // which the library has encoded
+		return TLSA{r.Usage, r.Selector, r.MatchingType, data}
+	})
 }
 
 // collect turns the records of one Go type into what the caller wants of them.
