@@ -1,93 +1,52 @@
 // Package store keeps on disk, in one SQLite database, what must outlive the
-// daemon. It is SQL and nothing else: what the rows mean, and when they die, is
-// the business of the packages that use it.
+// daemon: the queue, replies and pauses of destinations, reply addresses, and
+// senders that SRS cannot carry. It is SQL and nothing else: what the rows mean,
+// and when they die, is the business of the packages that use it. It does not
+// know what time it is.
 //
-// The rules: what a method has written is on the disk, with a real sync, before
-// it returns nil (WAL with synchronous=FULL); after a kill or a power cut at any
-// moment a transaction is there wholly or not at all. All writes go through one
-// connection. Other processes may use the same database meanwhile; they wait for
-// each other. Foreign text goes into statements as bound parameters only
-// (RELIABILITY.md 63).
+// The rules are those of package database: what a method has written is on the
+// disk before it returns nil, and is there wholly or not at all. Every method may
+// be used by several goroutines, and by several processes on the same directory
+// (`onward queue` beside the daemon).
 package store
 
 import (
 	"context"
-	"database/sql"
-	"errors"
-	"fmt"
-	"io/fs"
-	"net/url"
-	"os"
+	"embed"
 	"path/filepath"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"onward/internal/database"
 )
 
 // fileName is the database in the state directory; SQLite puts "-wal" and
 // "-shm" beside it.
 const fileName = "onward.db"
 
-// pragmas are set on the connection before anything else; the first lets the
-// second wait for another process. A transaction takes the write lock when it
-// begins, so that none fails half-way for want of it.
-const pragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"
+// migrations are the steps from an empty database to today's schema. A step
+// that was released is never changed: a new one is added, with the next number.
+//
+//go:embed migrations/*.sql
+var migrations embed.FS
 
 // A Store is the open database. It may be used by several goroutines.
 type Store struct {
-	db *sql.DB
+	db *database.DB
 }
 
 // Open opens the database in dir, which must exist, makes it when there is
-// none (mode 0600), and brings its schema up to date. It refuses one that a
-// newer onward has written.
+// none (mode 0600), checks it, and brings its schema up to date. It refuses one
+// that a newer onward has written, and one that is damaged.
 func Open(ctx context.Context, dir string) (*Store, error) {
-	path, err := filepath.Abs(filepath.Join(dir, fileName))
+	db, err := database.Open(ctx, filepath.Join(dir, fileName), migrations)
 	if err != nil {
-		return nil, fmt.Errorf("state directory %s: %w", dir, err)
+		return nil, err
 	}
-	if err := create(path); err != nil {
-		return nil, fmt.Errorf("database: %w", err)
-	}
-	dsn := url.URL{Scheme: "file", Path: path, RawQuery: pragmas}
-	db, err := sql.Open("sqlite", dsn.String())
-	if err != nil {
-		return nil, fmt.Errorf("database %s: %w", path, err)
-	}
-	db.SetMaxOpenConns(1)
-	s := &Store{db: db}
-	if err := s.migrate(ctx, migrations); err != nil {
-		return nil, errors.Join(fmt.Errorf("database %s: %w", path, err), db.Close())
-	}
-	return s, nil
-}
-
-// create makes an empty file, since SQLite would let everybody read it, and
-// closes one to others that is open to them. The other files take its mode. It
-// does not open a file that is there: closing it would drop the locks that this
-// process may have on it.
-func create(path string) error {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return os.Chmod(path, 0o600)
-	}
-	if err != nil {
-		return err
-	}
-	return file.Close()
+	return &Store{db: db}, nil
 }
 
 // Close waits for what is under way and closes the database.
 func (s *Store) Close() error { return s.db.Close() }
 
-// write runs do in a transaction. When it returns nil, the changes are on disk.
-func (s *Store) write(ctx context.Context, do func(*sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // nothing to do after Commit
-	if err := do(tx); err != nil {
-		return err
-	}
-	return tx.Commit()
-}
+// Healthy returns nil, or an ErrUnhealthy that says what happened. Then nothing
+// can be written until the daemon has been started again.
+func (s *Store) Healthy() error { return s.db.Healthy() }

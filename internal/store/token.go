@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"onward/internal/address"
+	"onward/internal/database"
 )
 
 // Bounds on the tokens kept, since whoever sends through us makes them
@@ -22,16 +23,16 @@ const (
 // and returns it, or returns the one that sender has had since earlier that
 // day. It forgets the tokens from before the day oldest.
 func (s *Store) KeepToken(ctx context.Context, token string, sender address.Mailbox, day, oldest int) (kept string, err error) {
-	err = s.write(ctx, func(tx *sql.Tx) (err error) {
-		if kept, err = tokenOf(ctx, tx, sender, day); err != nil || kept != "" {
+	err = s.db.Write(ctx, func(tx *database.Tx) (err error) {
+		if kept, err = tokenOf(tx, sender, day); err != nil || kept != "" {
 			return err
 		}
-		if err := forget(ctx, tx, sender.Domain, oldest); err != nil {
+		if err := forget(tx, sender.Domain, oldest); err != nil {
 			return err
 		}
 		kept = token
 		const insert = `INSERT INTO sender_token (token, sender, domain, day) VALUES (?, ?, ?, ?)`
-		_, err = tx.ExecContext(ctx, insert, token, sender.String(), string(sender.Domain), day)
+		_, err = tx.Exec(insert, token, sender.String(), string(sender.Domain), day)
 		return err
 	})
 	if err != nil {
@@ -43,7 +44,7 @@ func (s *Store) KeepToken(ctx context.Context, token string, sender address.Mail
 // TokenSender returns whose token this is, or the zero Mailbox.
 func (s *Store) TokenSender(ctx context.Context, token string) (address.Mailbox, error) {
 	var text string
-	err := s.db.QueryRowContext(ctx, `SELECT sender FROM sender_token WHERE token = ?`, token).Scan(&text)
+	err := s.db.Read().QueryRowContext(ctx, `SELECT sender FROM sender_token WHERE token = ?`, token).Scan(&text)
 	if errors.Is(err, sql.ErrNoRows) {
 		return address.Mailbox{}, nil
 	}
@@ -53,9 +54,9 @@ func (s *Store) TokenSender(ctx context.Context, token string) (address.Mailbox,
 	return address.Parse(text)
 }
 
-func tokenOf(ctx context.Context, tx *sql.Tx, sender address.Mailbox, day int) (token string, err error) {
+func tokenOf(tx *database.Tx, sender address.Mailbox, day int) (token string, err error) {
 	const ask = `SELECT token FROM sender_token WHERE day = ? AND sender = ?`
-	err = tx.QueryRowContext(ctx, ask, day, sender.String()).Scan(&token)
+	err = tx.QueryRow(ask, day, sender.String()).Scan(&token)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil
 	}
@@ -64,20 +65,20 @@ func tokenOf(ctx context.Context, tx *sql.Tx, sender address.Mailbox, day int) (
 
 // forget makes room: what is too old, and what would be one too many. Tokens
 // are numbered upward, so the span of numbers bounds their count.
-func forget(ctx context.Context, tx *sql.Tx, domain address.Domain, oldest int) error {
-	if _, err := tx.ExecContext(ctx, `DELETE FROM sender_token WHERE day < ?`, oldest); err != nil {
+func forget(tx *database.Tx, domain address.Domain, oldest int) error {
+	if _, err := tx.Exec(`DELETE FROM sender_token WHERE day < ?`, oldest); err != nil {
 		return err
 	}
 	const surplus = `DELETE FROM sender_token WHERE number <= (SELECT max(number) FROM sender_token) - ?`
-	if _, err := tx.ExecContext(ctx, surplus, MaxTokens-1); err != nil {
+	if _, err := tx.Exec(surplus, MaxTokens-1); err != nil {
 		return err
 	}
 	var kept int
 	const count = `SELECT count(*) FROM sender_token WHERE domain = ?`
-	if err := tx.QueryRowContext(ctx, count, string(domain)).Scan(&kept); err != nil || kept < MaxDomainTokens {
+	if err := tx.QueryRow(count, string(domain)).Scan(&kept); err != nil || kept < MaxDomainTokens {
 		return err
 	}
 	const first = `DELETE FROM sender_token WHERE number = (SELECT min(number) FROM sender_token WHERE domain = ?)`
-	_, err := tx.ExecContext(ctx, first, string(domain))
+	_, err := tx.Exec(first, string(domain))
 	return err
 }

@@ -1,31 +1,23 @@
-package store
+package database
 
 import (
 	"context"
-	"database/sql"
-	"embed"
 	"fmt"
 	"io/fs"
 )
 
-// migrations are the steps from an empty database to today's schema. A step
-// that was released is never changed: a new one is added, with the next number.
-//
-//go:embed migrations/*.sql
-var migrations embed.FS
-
 // migrate takes the steps that the database has not seen, each in a transaction
 // of its own that also records its number.
-func (s *Store) migrate(ctx context.Context, files fs.FS) error {
+func (d *DB) migrate(ctx context.Context, files fs.FS) error {
 	const table = `CREATE TABLE IF NOT EXISTS migration (number INTEGER PRIMARY KEY)`
-	if _, err := s.db.ExecContext(ctx, table); err != nil {
+	if err := d.Write(ctx, func(tx *Tx) error { return tx.script(table) }); err != nil {
 		return err
 	}
 	steps, err := fs.Glob(files, "migrations/*.sql") // sorted, so the first is number 1
 	if err != nil {
 		return err
 	}
-	if err := s.checkNewest(ctx, len(steps)); err != nil {
+	if err := d.checkNewest(ctx, len(steps)); err != nil {
 		return err
 	}
 	for i, step := range steps {
@@ -33,7 +25,7 @@ func (s *Store) migrate(ctx context.Context, files fs.FS) error {
 		if err != nil {
 			return err
 		}
-		if err := s.write(ctx, func(tx *sql.Tx) error { return take(ctx, tx, i+1, string(text)) }); err != nil {
+		if err := d.Write(ctx, func(tx *Tx) error { return take(tx, i+1, string(text)) }); err != nil {
 			return fmt.Errorf("migration %s: %w", step, err)
 		}
 	}
@@ -42,23 +34,23 @@ func (s *Store) migrate(ctx context.Context, files fs.FS) error {
 
 // take runs one step, unless this database has seen it. That is asked inside the
 // transaction, as two processes may start at the same moment.
-func take(ctx context.Context, tx *sql.Tx, number int, step string) error {
+func take(tx *Tx, number int, step string) error {
 	var seen bool
 	const ask = `SELECT EXISTS (SELECT 1 FROM migration WHERE number = ?)`
-	if err := tx.QueryRowContext(ctx, ask, number).Scan(&seen); err != nil || seen {
+	if err := tx.QueryRow(ask, number).Scan(&seen); err != nil || seen {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, step); err != nil {
+	if err := tx.script(step); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO migration (number) VALUES (?)`, number)
+	_, err := tx.Exec(`INSERT INTO migration (number) VALUES (?)`, number)
 	return err
 }
 
 // checkNewest refuses a schema that this program does not know.
-func (s *Store) checkNewest(ctx context.Context, known int) error {
+func (d *DB) checkNewest(ctx context.Context, known int) error {
 	var newest int
-	if err := s.db.QueryRowContext(ctx, `SELECT coalesce(max(number), 0) FROM migration`).Scan(&newest); err != nil {
+	if err := d.readers.QueryRowContext(ctx, `SELECT coalesce(max(number), 0) FROM migration`).Scan(&newest); err != nil {
 		return err
 	}
 	if newest > known {
