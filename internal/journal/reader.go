@@ -1,0 +1,41 @@
+package journal
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"onward/internal/database"
+)
+
+// A Reader looks things up in the journal of a state directory, from the
+// daemon's process or another.
+type Reader struct{ db *database.DB }
+
+// OpenReader opens the journal in dir, which must be there.
+func OpenReader(ctx context.Context, dir string) (*Reader, error) {
+	path := filepath.Join(dir, fileName)
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	db, err := open(path)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	return &Reader{db}, nil
+}
+
+// Close closes the reader.
+func (r *Reader) Close() error { return r.db.Close() }
+
+// Append writes one entry into the journal in dir, beside the daemon or without
+// it, and waits until that is done. A journal that is not there is not made.
+func Append(ctx context.Context, dir string, e Entry) error {
+	r, err := OpenReader(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return write(r.db, []Entry{e.cut()})
+}
