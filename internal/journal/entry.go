@@ -2,7 +2,6 @@ package journal
 
 import (
 	"net/netip"
-	"strings"
 	"time"
 
 	"onward/internal/address"

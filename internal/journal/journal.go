@@ -38,7 +38,7 @@ const (
 	maxWaiting = 8192                   // entries, of about 1 KB each
 	maxBatch   = 500                    // entries in one transaction
 	batchTime  = 200 * time.Millisecond // from an entry to its batch
-	retryTime  = 5 * time.Second        // after trouble
+	retryTime  = time.Second            // after trouble
 	closeTime  = 10 * time.Second       // for writing what waits when the daemon ends
 )
 
