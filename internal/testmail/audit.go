@@ -179,4 +179,3 @@ func path(line string) string {
 	s, _, _ = strings.Cut(s, ">")
 	return strings.ToLower(s)
 }
-
