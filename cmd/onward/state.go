@@ -37,7 +37,7 @@ func openState(ctx context.Context, cfg *config.Config) (_ *state, err error) {
 	if _, err = loadSecrets(cfg, s.dir, true); err != nil {
 		return nil, err
 	}
-	if s.store, err = store.Open(ctx, s.dir); err != nil {
+	if s.store, err = store.Open(ctx, s.dir, store.Standard); err != nil {
 		return nil, fmt.Errorf("state_dir %s: %w; if the file is damaged, move it away and start again", s.dir, err)
 	}
 	if err = os.MkdirAll(s.tempDir(), 0o700); err != nil {

@@ -44,7 +44,7 @@ func rewriter(t *testing.T, s returnpath.Settings, st returnpath.Store) *returnp
 
 func openStore(t *testing.T, dir string) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), dir)
+	s, err := store.Open(t.Context(), dir, store.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +293,7 @@ func TestStored(t *testing.T) {
 // on the same day gives the same one, on the next another.
 func TestTokenAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, err := store.Open(t.Context(), t.TempDir())
+		st, err := store.Open(t.Context(), t.TempDir(), store.Limits{})
 		if err != nil {
 			t.Fatal(err)
 		}

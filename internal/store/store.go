@@ -30,18 +30,21 @@ var migrations embed.FS
 
 // A Store is the open database. It may be used by several goroutines.
 type Store struct {
-	db *database.DB
+	db     *database.DB
+	limits Limits
+	room   room
 }
 
 // Open opens the database in dir, which must exist, makes it when there is
 // none (mode 0600), checks it, and brings its schema up to date. It refuses one
-// that a newer onward has written, and one that is damaged.
-func Open(ctx context.Context, dir string) (*Store, error) {
-	db, err := database.Open(ctx, filepath.Join(dir, fileName), migrations)
+// that a newer onward has written, and one that is damaged. Headers and pieces
+// are left out of the check, as they have check sums for when they are read.
+func Open(ctx context.Context, dir string, limits Limits) (*Store, error) {
+	db, err := database.Open(ctx, filepath.Join(dir, fileName), migrations, "header", "piece")
 	if err != nil {
 		return nil, err
 	}
-	return &Store{db: db}, nil
+	return &Store{db: db, limits: limits, room: room{dir: dir, limits: limits}}, nil
 }
 
 // Close waits for what is under way and closes the database.

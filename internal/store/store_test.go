@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 
 func open(t *testing.T, dir string) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), dir)
+	s, err := store.Open(t.Context(), dir, store.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +267,7 @@ func TestOpenRefuses(t *testing.T) {
 			if _, err := raw(t, dir).Exec(`INSERT INTO migration (number) VALUES (999)`); err != nil {
 				t.Fatal(err)
 			}
-		}, "its schema is number 999, but this version of onward knows only 1: start the newer version"},
+		}, "its schema is number 999, but this version of onward knows only 2: start the newer version"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "state")
@@ -275,7 +275,7 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			tt.make(t, dir)
-			s, err := store.Open(t.Context(), dir)
+			s, err := store.Open(t.Context(), dir, store.Limits{})
 			if err == nil {
 				s.Close()
 				t.Fatal("opened")
@@ -292,7 +292,7 @@ func TestOpenAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			s, err := store.Open(t.Context(), dir)
+			s, err := store.Open(t.Context(), dir, store.Limits{})
 			if err != nil {
 				t.Error(err)
 				return
@@ -339,7 +339,7 @@ func TestKill(t *testing.T) {
 }
 
 func writeForEver(dir string) {
-	s, err := store.Open(context.Background(), dir)
+	s, err := store.Open(context.Background(), dir, store.Limits{})
 	for i := 0; err == nil; i++ {
 		from := address.Mailbox{Local: fmt.Sprint(i), Domain: "example.org"}
 		token := fmt.Sprintf("P%dT%d", os.Getpid(), i)
@@ -352,7 +352,7 @@ func writeForEver(dir string) {
 }
 
 func BenchmarkKeepToken(b *testing.B) {
-	s, err := store.Open(b.Context(), b.TempDir())
+	s, err := store.Open(b.Context(), b.TempDir(), store.Limits{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -366,7 +366,7 @@ func BenchmarkKeepToken(b *testing.B) {
 }
 
 func BenchmarkTokenSender(b *testing.B) {
-	s, err := store.Open(b.Context(), b.TempDir())
+	s, err := store.Open(b.Context(), b.TempDir(), store.Limits{})
 	if err != nil {
 		b.Fatal(err)
 	}
