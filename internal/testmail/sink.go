@@ -88,6 +88,7 @@ type Step struct {
 	TLS     string   // version; empty in clear
 	Text    string   // the command line; "CONNECT", or "." for the final dot
 	Early   bool     // more was sent after it, before its answer
+	Helo    string   // what the client calls itself, without the command
 	Mail    string   // what has been said and taken in this transaction
 	Rcpt    []string // likewise
 	Data    []byte   // the message, at the final dot

@@ -123,7 +123,8 @@ func (s *session) answer(text, usual string) (int, error) {
 
 // step describes where the session is.
 func (s *session) step(text string) Step {
-	return Step{Session: s.id, Peer: s.peer(), TLS: s.tls, Text: text, Early: s.r.Buffered() > 0, Mail: s.mail, Rcpt: s.rcpt}
+	_, helo, _ := strings.Cut(s.helo, " ")
+	return Step{Session: s.id, Peer: s.peer(), TLS: s.tls, Text: text, Early: s.r.Buffered() > 0, Helo: helo, Mail: s.mail, Rcpt: s.rcpt}
 }
 
 // peer returns the address of the client.
