@@ -12,7 +12,10 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"embed"
+	"errors"
+	"fmt"
 	"path/filepath"
 
 	"onward/internal/database"
@@ -33,6 +36,7 @@ type Store struct {
 	db     *database.DB
 	limits Limits
 	room   room
+	recall *sql.Stmt
 }
 
 // Open opens the database in dir, which must exist, makes it when there is
@@ -44,11 +48,17 @@ func Open(ctx context.Context, dir string, limits Limits) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{db: db, limits: limits, room: room{dir: dir, limits: limits}}, nil
+	ask, err := db.Read().PrepareContext(ctx, recall)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("database in %s: %w", dir, err), db.Close())
+	}
+	return &Store{db: db, limits: limits, room: room{dir: dir, limits: limits}, recall: ask}, nil
 }
 
 // Close waits for what is under way and closes the database.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	return errors.Join(s.recall.Close(), s.db.Close())
+}
 
 // Healthy returns nil, or an ErrUnhealthy that says what happened. Then nothing
 // can be written until the daemon has been started again.

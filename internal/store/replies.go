@@ -1,0 +1,61 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"onward/internal/database"
+	"onward/internal/reply"
+)
+
+// MaxReplies bounds the reply cache. The oldest make room: a target may then get
+// a second copy.
+const MaxReplies = 10_000
+
+// Remember keeps what a destination said about the copy that key names, until
+// the given time.
+func (s *Store) Remember(ctx context.Context, key [32]byte, said *reply.Reply, until time.Time) error {
+	err := s.db.Write(ctx, func(tx *database.Tx) error {
+		const insert = `INSERT OR REPLACE INTO reply (key, code, status, text, until) VALUES (?, ?, ?, ?, ?)`
+		if _, err := tx.Exec(insert, key[:], said.Code, said.Status, reply.Clean(said.Text), toMicro(until)); err != nil {
+			return err
+		}
+		_, err := tx.Exec(`DELETE FROM reply WHERE number <= (SELECT max(number) FROM reply) - ?`, MaxReplies)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("remember a reply: %w", err)
+	}
+	return nil
+}
+
+// Recall returns what Remember has kept under key, or nil.
+func (s *Store) Recall(ctx context.Context, key [32]byte, now time.Time) (*reply.Reply, error) {
+	var said reply.Reply
+	err := s.recall.QueryRowContext(ctx, key[:], toMicro(now)).Scan(&said.Code, &said.Status, &said.Text)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("recall a reply: %w", err)
+	}
+	return &said, nil
+}
+
+// recall is asked for every copy that is sent.
+const recall = `SELECT code, status, text FROM reply WHERE key = ? AND until > ?`
+
+// Forget removes what Remember has kept under key.
+func (s *Store) Forget(ctx context.Context, key [32]byte) error {
+	err := s.db.Write(ctx, func(tx *database.Tx) error {
+		_, err := tx.Exec(`DELETE FROM reply WHERE key = ?`, key[:])
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("forget a reply: %w", err)
+	}
+	return nil
+}
