@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -189,8 +190,8 @@ func TestGmailIPv6(t *testing.T) {
 func TestGmailPunishes(t *testing.T) {
 	g, _, _ := startGmail(t)
 	const pause = time.Hour
-	clock := time.Now()
-	g.Clock = func() time.Time { return clock } // one visit at a time
+	began, later := time.Now(), atomic.Int64{}
+	g.Clock = func() time.Time { return began.Add(time.Duration(later.Load())) }
 	g.SetPolicy(testmail.GmailPolicy{Quota: map[string]int{"ip": 1}, Pause: pause})
 	for i, tt := range []struct {
 		wait time.Duration // before the visit
@@ -198,7 +199,7 @@ func TestGmailPunishes(t *testing.T) {
 	}{
 		{0, "250"}, {0, "421-4.7.28"}, {pause / 2, "421-4.7.28"}, {pause * 3 / 4, "421-4.7.28"}, {pause * 5 / 4, "250"},
 	} {
-		clock = clock.Add(tt.wait)
+		later.Add(int64(tt.wait))
 		message := fmt.Sprintf("From: a@good.example\r\nMessage-ID: <%d@x>\r\n\r\n", i)
 		if reply := offer(t, g, true, "a@good.example", []string{"RCPT TO:<bob@gmail.example>"}, message); !strings.HasPrefix(reply, tt.want) {
 			t.Errorf("visit %d: %q, want %s", i, reply, tt.want)
