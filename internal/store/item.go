@@ -57,6 +57,7 @@ type Item struct {
 	Expires    time.Time
 	State      State     // "": Waiting
 	Reason     string    // why it is held
+	Refused    bool      // the destination refused it in the session: nothing is left to try, and somebody to tell
 	Attempts   int       // begun, so also the fencing token of the lease
 	Tried      int       // attempts in which a destination was really asked
 	Unfinished int       // attempts begun since one was finished: it may be poison (RELIABILITY.md 89)
@@ -73,7 +74,7 @@ type Item struct {
 
 // columns are what scan reads.
 const columns = `id, message, kind, sender, bounceable, return_path, recipient, target, domain, rest, size, eight_bit, utf8,
-	arrived, expires, state, reason, attempts, tried, unfinished, next, owner, lease_until, host, said, paused`
+	arrived, expires, state, reason, refused, attempts, tried, unfinished, next, owner, lease_until, host, said, paused`
 
 // scan reads one item. One that is there and makes no sense comes back with the
 // error and what could be read; its ID is right (RELIABILITY.md 91).
@@ -82,7 +83,7 @@ func scan(row interface{ Scan(...any) error }) (*Item, error) {
 	var sender, from, recipient, target string
 	var arrived, expires, next, until int64
 	err := row.Scan(&i.ID, &i.Message, &i.Kind, &sender, &i.Bounceable, &from, &recipient, &target, &i.domain, &i.rest, &i.Size, &i.EightBit, &i.UTF8,
-		&arrived, &expires, &i.State, &i.Reason, &i.Attempts, &i.Tried, &i.Unfinished, &next, &i.Owner, &until, &i.Host, &i.Said, &i.Paused)
+		&arrived, &expires, &i.State, &i.Reason, &i.Refused, &i.Attempts, &i.Tried, &i.Unfinished, &next, &i.Owner, &until, &i.Host, &i.Said, &i.Paused)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ CREATE TABLE item (
     expires     INTEGER NOT NULL,
     state       TEXT NOT NULL,       -- waiting, held
     reason      TEXT NOT NULL,       -- why held
+    refused     INTEGER NOT NULL,    -- in the session; nothing is left to try
     attempts    INTEGER NOT NULL,    -- begun; also the fencing token of the lease
     tried       INTEGER NOT NULL,    -- attempts in which a destination was asked
     unfinished  INTEGER NOT NULL,    -- attempts begun since one was finished
