@@ -44,6 +44,7 @@ func (t Totals) String() string {
 type job struct {
 	id     string
 	writer *Writer
+	from   string
 	to     []string
 	octets []byte
 	due    time.Time
@@ -115,8 +116,10 @@ func (l *Load) letter(r *rand.Rand, n int) *job {
 	if l.Size != nil {
 		size = l.Size(r)
 	}
-	j.octets = j.writer.letter(j.id, j.to[0], filler(r, j.id, size))
-	l.Ledger.Write(j.id, j.writer.Class, j.writer.From, j.octets)
+	var author string
+	j.from, author = j.writer.addresses(n)
+	j.octets = j.writer.letter(j.id, author, j.to[0], filler(r, j.id, size))
+	l.Ledger.Write(j.id, j.writer.Class, j.from, j.octets)
 	return j
 }
 
@@ -214,7 +217,7 @@ func (l *Load) try(ctx context.Context, clients map[*Writer]*client, j *job) {
 func (l *Load) converse(ctx context.Context, clients map[*Writer]*client, j *job) (Try, error) {
 	addr := l.Addr()
 	if c := clients[j.writer]; c != nil && c.addr == addr {
-		t, err := c.transact(j.writer.From, j.to, j.octets)
+		t, err := c.transact(j.from, j.to, j.octets)
 		if err == nil || t.Dot {
 			return t, err
 		}
@@ -225,7 +228,7 @@ func (l *Load) converse(ctx context.Context, clients map[*Writer]*client, j *job
 	if err != nil {
 		return t, err
 	}
-	return c.transact(j.writer.From, j.to, j.octets)
+	return c.transact(j.from, j.to, j.octets)
 }
 
 // remaining returns those of to who have not been answered for good.

@@ -14,8 +14,9 @@ import (
 	"onward/internal/resolver"
 )
 
-// A Writer is a kind of sender: an address, whether it is really there, and how
-// the daemon can know.
+// A Writer is a kind of sender: a domain, whether it is really there, and how the
+// daemon can know. The addresses are those of forty people each, "ann.7" and so
+// on, because some things are counted by address.
 type Writer struct {
 	Class  Class
 	From   string     // of the envelope; empty for the null sender
@@ -59,9 +60,15 @@ func NewCast(zone *resolver.Zone, host netip.Addr) *Cast {
 	}
 }
 
+// addresses returns what the n-th message has in its envelope and in From.
+func (w *Writer) addresses(n int) (from, author string) {
+	person := fmt.Sprintf(".%d@", n%40)
+	return strings.Replace(w.From, "@", person, 1), strings.Replace(w.Author, "@", person, 1)
+}
+
 // letter returns a message by w, with a signature if it has a key.
-func (w *Writer) letter(id, to, body string) []byte {
-	header := fmt.Sprintf("From: A Writer <%s>\r\nTo: <%s>\r\nSubject: letter %s\r\nDate: Sun, 1 Mar 2026 10:00:00 +0000\r\nMessage-ID: <%s>\r\n", w.Author, to, id, id)
+func (w *Writer) letter(id, author, to, body string) []byte {
+	header := fmt.Sprintf("From: A Writer <%s>\r\nTo: <%s>\r\nSubject: letter %s\r\nDate: Sun, 1 Mar 2026 10:00:00 +0000\r\nMessage-ID: <%s>\r\n", author, to, id, id)
 	if w.Key != nil {
 		header = w.Key.Sign(header, body) + header
 	}
