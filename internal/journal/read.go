@@ -114,15 +114,18 @@ func (r *Reader) events(ctx context.Context, query string, args ...any) ([]Event
 		if err := json.Unmarshal([]byte(targets), &e.Targets); err != nil {
 			return nil, fmt.Errorf("event %d: targets: %w", e.Number, err)
 		}
-		e.Time = time.UnixMilli(ms)
+		e.Time = time.UnixMilli(ms).UTC()
 		list = append(list, e)
 	}
 	return list, rows.Err()
 }
 
-// Find returns the ids that begin with prefix, in their order, ten at most.
+// Find returns the ids of messages that begin with prefix, in either case, ten
+// at most.
 func (r *Reader) Find(ctx context.Context, prefix string) ([]string, error) {
-	rows, err := r.db.Read().QueryContext(ctx, `SELECT id FROM message WHERE id >= ?1 AND id < ?1 || '~' ORDER BY id LIMIT 10`, prefix)
+	const ask = `SELECT id FROM message WHERE id >= ?1 AND id < ?1 || '~' UNION
+		SELECT message FROM event WHERE message >= ?1 AND message < ?1 || '~' ORDER BY 1 LIMIT 10`
+	rows, err := r.db.Read().QueryContext(ctx, ask, strings.ToUpper(prefix))
 	if err != nil {
 		return nil, err
 	}

@@ -72,7 +72,7 @@ func (r *Reader) message(ctx context.Context, s *Story) (found bool, err error) 
 	if err != nil {
 		return false, err
 	}
-	s.Arrived = time.UnixMilli(ms)
+	s.Arrived = time.UnixMilli(ms).UTC()
 	if verdict == "" {
 		return true, nil
 	}
@@ -98,7 +98,7 @@ func (r *Reader) attempts(ctx context.Context, id string) ([]Attempt, error) {
 		if err != nil {
 			return nil, err
 		}
-		a.Began, a.Took = time.UnixMilli(ms), time.Duration(took)*time.Millisecond
+		a.Began, a.Took = time.UnixMilli(ms).UTC(), time.Duration(took)*time.Millisecond
 		list = append(list, a)
 	}
 	return list, rows.Err()
