@@ -66,6 +66,7 @@ type auditor struct {
 	Audit
 	evidence Evidence
 	letters  map[string]*dossier // by id
+	kills    []time.Time
 }
 
 // A dossier is one letter, and all that was found of it.
@@ -82,7 +83,7 @@ type dossier struct {
 //   - every pair that was answered 250 is delivered, queued, held or reported
 //   - a pair has one copy, and at most one more for each ambiguous fault: an
 //     answer to a final dot that never came, here or there, or a kill within
-//     Moment of a delivery
+//     Moment of a delivery out of the queue
 //   - what arrives is what was sent, below whole header fields of ours, and goes
 //     where its recipient leads
 //   - nothing is reported that was refused or delivered, nor to anybody who is
@@ -91,11 +92,11 @@ type dossier struct {
 //     taken the message (DESIGN.md 9.3)
 //   - nobody hears 5xx about a message that was delivered
 func (e Evidence) Check() *Audit {
-	a := &auditor{evidence: e, letters: map[string]*dossier{}}
+	a := &auditor{evidence: e, letters: map[string]*dossier{}, kills: e.Ledger.Kills()}
 	for id, l := range e.Ledger.Letters() {
 		a.letters[id] = &dossier{l, map[string][]Delivery{}, map[string][]Pending{}, map[string][]Delivery{}, map[string][]Pending{}}
 	}
-	a.Kills = len(e.Ledger.Kills())
+	a.Kills = len(a.kills)
 	a.sort()
 	for _, id := range slices.Sorted(maps.Keys(a.letters)) {
 		a.letter(a.letters[id])

@@ -43,7 +43,7 @@ func (a *auditor) letter(l *dossier) {
 	}
 	a.refusedYetDelivered(l)
 	for _, recipient := range slices.Sorted(maps.Keys(l.reports)) {
-		if n := len(l.reports[recipient]); n-1 > a.unrecorded(l.reports[recipient]) {
+		if n := len(l.reports[recipient]); n-1 > a.unrecorded(l, l.reports[recipient]) {
 			a.find("%s: %d reports about %s", l.ID, n, recipient)
 		}
 		a.rightToReport(l, recipient)
@@ -67,7 +67,7 @@ func (a *auditor) count(l *dossier) {
 	a.Deferred += one(last.Code/100 == 4)
 	a.Ambiguous += l.unanswered()
 	for _, copies := range l.copies {
-		a.Ambiguous += a.unrecorded(copies)
+		a.Ambiguous += a.unrecorded(l, copies)
 	}
 }
 
@@ -107,7 +107,7 @@ func (a *auditor) target(l *dossier, target string, owed bool) {
 
 // faults counts what may have led to a second copy for a target.
 func (a *auditor) faults(l *dossier, target string) int {
-	return l.unanswered() + a.unrecorded(l.copies[target])
+	return l.unanswered() + a.unrecorded(l, l.copies[target])
 }
 
 // unanswered counts the tries of which the sender does not know the end.
@@ -120,15 +120,25 @@ func (l *dossier) unanswered() int {
 }
 
 // unrecorded counts deliveries that the daemon may not know of: it did not hear
-// the answer, or was killed before it had written it down.
-func (a *auditor) unrecorded(copies []Delivery) int {
+// the answer, or was killed before it had written it down. While a sender waits
+// a kill leaves that one without an answer, and is counted there.
+func (a *auditor) unrecorded(l *dossier, copies []Delivery) int {
 	n := 0
 	for _, d := range copies {
-		n += one(d.Unheard || slices.ContainsFunc(a.evidence.Ledger.Kills(), func(kill time.Time) bool {
+		killed := slices.ContainsFunc(a.kills, func(kill time.Time) bool {
 			return !d.Time.After(kill) && d.Time.Add(a.evidence.Moment).After(kill)
-		}))
+		})
+		n += one(d.Unheard || killed && l.ownedBefore(d.Time))
 	}
 	return n
+}
+
+// ownedBefore reports whether the daemon may have had the letter in its queue at
+// that time, whoever was sending it then.
+func (l *dossier) ownedBefore(at time.Time) bool {
+	return slices.ContainsFunc(l.Tries, func(t Try) bool {
+		return (t.Accepted() || t.Unanswered()) && t.Ended.Before(at)
+	})
 }
 
 // String tells what the sender heard.

@@ -16,12 +16,13 @@ const (
 
 // A scene is the evidence about one letter, to be spoiled by a test.
 type scene struct {
-	class    testmail.Class
-	from     string
-	tries    []testmail.Try
-	sink     []testmail.Delivery
-	queue    []testmail.Pending
-	killedAt time.Duration // after the first delivery; 0: not
+	class     testmail.Class
+	from      string
+	tries     []testmail.Try
+	sink      []testmail.Delivery
+	queue     []testmail.Pending
+	killedAt  time.Duration // after the deliveries; 0: not
+	inSession bool          // the sender had its answer after the deliveries
 }
 
 func answered(code int, recipients ...string) testmail.Try {
@@ -50,6 +51,9 @@ func (s *scene) check() *testmail.Audit {
 	var ledger testmail.Ledger
 	ledger.Write("1@s.example", s.class, s.from, []byte(auditLetter))
 	for _, try := range s.tries {
+		if try.Ended = time.Now().Add(-time.Minute); s.inSession {
+			try.Ended = time.Now().Add(time.Minute)
+		}
 		ledger.Tried("1@s.example", try)
 	}
 	if s.killedAt != 0 {
@@ -118,6 +122,10 @@ func TestAudit(t *testing.T) {
 		}, "2 copies"},
 		{"twice, the daemon heard nothing", func(s *scene) { s.sink = append(s.sink, unheard(s.sink[0])) }, clean},
 		{"twice, the daemon was killed directly after", func(s *scene) { s.sink = append(s.sink, s.sink[0]); s.killedAt = time.Second / 2 }, clean},
+		{"twice, the daemon was killed and the sender was answered all the same", func(s *scene) {
+			s.sink = append(s.sink, s.sink[0])
+			s.killedAt, s.inSession = time.Second/2, true
+		}, "2 copies"},
 		{"twice, the daemon was killed long after", func(s *scene) { s.sink = append(s.sink, s.sink[0]); s.killedAt = 2 * time.Second }, "2 copies"},
 		{"twice, the daemon was killed before", func(s *scene) { s.sink = append(s.sink, s.sink[0]); s.killedAt = -time.Second }, "2 copies"},
 		{"delivered and queued", func(s *scene) { s.queue = []testmail.Pending{waiting("b@dest.example")} }, "1 in the queue"},

@@ -40,6 +40,7 @@ type Try struct {
 	Dot        bool           // the final dot was sent, so the daemon may have the message
 	Code       int            // of the last answer about all of it; 0 when none came
 	Text       string         // of that answer, with code and status
+	Ended      time.Time      // when the sender knew; now, unless set
 }
 
 // Accepted reports whether the daemon has taken the letter in this try.
@@ -71,6 +72,9 @@ func (l *Ledger) Write(id string, class Class, from string, octets []byte) {
 func (l *Ledger) Tried(id string, t Try) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if t.Ended.IsZero() {
+		t.Ended = time.Now()
+	}
 	letter := l.letters[id]
 	letter.Tries = append(letter.Tries, t)
 }
