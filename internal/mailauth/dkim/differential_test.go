@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"onward/internal/mailauth/dkim"
+	"onward/internal/testpeer"
 )
 
 // differences are where a peer's word for a signature may not be ours. The
@@ -54,9 +55,9 @@ func compare(r dkim.Result, field, raw, peer, said string) (name string, known b
 // Mail::DKIM.
 func TestAgainstPeers(t *testing.T) {
 	c := newCorpus(t, 1)
-	peers := map[string]peer{
-		"dkimpy":     startPeer(t, c.Keys, "/usr/bin/python3", "testdata/peer.py"),
-		"Mail::DKIM": startPeer(t, c.Keys, "perl", "testdata/peer.pl"),
+	peers := map[string]testpeer.DKIM{
+		"dkimpy":     testpeer.StartDKIM(t, c.Keys, "/usr/bin/python3", "testdata/peer.py"),
+		"Mail::DKIM": testpeer.StartDKIM(t, c.Keys, "perl", "testdata/peer.pl"),
 	}
 	z := c.Zone()
 	ours, known, compared := map[string]int{}, map[string]int{}, 0

@@ -1,4 +1,4 @@
-package dkim_test
+package testpeer
 
 import (
 	"bufio"
@@ -9,19 +9,19 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"onward/internal/testpeer"
 )
 
-// A peer is an independent verifier: for each signature of a message, by the
-// beginning of its b=, what it says.
-type peer func(raw []byte) (map[string]string, error)
+// A DKIM is an independent verifier of signatures: for each signature of a
+// message, by the first sixteen base64 characters of its b=, what it says, "pass"
+// or anything else. One may be asked by one goroutine at a time.
+type DKIM func(raw []byte) (map[string]string, error)
 
-// startPeer starts a program of testdata that answers until the test ends. The
-// keys are DNS names and records.
-func startPeer(t *testing.T, keys map[string]string, program, script string) peer {
+// StartDKIM starts a verifier that answers until the test ends: an interpreter
+// with one of the peer scripts in internal/mailauth/dkim/testdata. The keys are
+// DNS names and records.
+func StartDKIM(t testing.TB, keys map[string]string, program, script string) DKIM {
 	t.Helper()
-	testpeer.Need(t, program)
+	Need(t, program)
 	file := filepath.Join(t.TempDir(), "keys")
 	var lines strings.Builder
 	for name, record := range keys {
@@ -43,7 +43,7 @@ func startPeer(t *testing.T, keys map[string]string, program, script string) pee
 	if line, _ := answers.ReadString('\n'); line != "ready\n" {
 		in.Close()
 		cmd.Wait()
-		testpeer.Lack(t, fmt.Sprintf("the modules of %s: %.300s", script, trouble.String()))
+		Lack(t, fmt.Sprintf("the modules of %s: %.300s", script, trouble.String()))
 	}
 	return func(raw []byte) (map[string]string, error) {
 		if _, err := fmt.Fprintf(in, "%d\n%s", len(raw), raw); err != nil {
