@@ -1,6 +1,7 @@
 // Package testpeer runs real mail and DNS software beside a test: Postfix as
-// sender and destination, unbound as the resolver, rspamd as the filter, smtp-sink as a destination in
-// a bad mood, swaks and smtp-source as clients. Imported by tests only.
+// sender and destination, unbound as the resolver, rspamd as the filter,
+// smtp-sink as a destination in a bad mood, swaks and smtp-source as clients.
+// Imported by tests only.
 //
 // Rules for the caller:
 //   - Call Need first. Without the programs the test skips and names them; with
