@@ -18,6 +18,20 @@ import (
 // 280 s (DESIGN.md 9.1); RFC 5321 4.5.3.2.6 asks for 600 s.
 const clientPatience = 5 * time.Minute
 
+// Send makes one try at one message, on a connection of its own. What the message
+// says of its author is the caller's business; octets end in CRLF.
+func (w *Writer) Send(ctx context.Context, addr, from string, to []string, octets []byte) Try {
+	c, t, err := newClient(ctx, addr, w)
+	defer c.close()
+	if err == nil {
+		t, err = c.transact(from, to, octets)
+	}
+	if err != nil && t.Code == 0 {
+		t.Text = fmt.Sprintf("%s: %v", t.Text, err)
+	}
+	return t
+}
+
 // A client is one connection of a Writer to the daemon. It ends with the context
 // it was made with.
 type client struct {
