@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"onward/internal/database"
 )
@@ -29,13 +30,21 @@ func OpenReader(ctx context.Context, dir string) (*Reader, error) {
 // Close closes the reader.
 func (r *Reader) Close() error { return r.db.Close() }
 
-// Append writes one entry into the journal in dir, beside the daemon or without
+// Append writes entries into the journal in dir, beside the daemon or without
 // it, and waits until that is done. A journal that is not there is not made.
-func Append(ctx context.Context, dir string, e Entry) error {
+func Append(ctx context.Context, dir string, entries ...Entry) error {
 	r, err := OpenReader(ctx, dir)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	return write(r.db, []Entry{e.cut()})
+	for batch := range slices.Chunk(entries, maxBatch) {
+		for i, e := range batch {
+			batch[i] = e.cut()
+		}
+		if err := write(r.db, batch); err != nil {
+			return fmt.Errorf("journal: %w", err)
+		}
+	}
+	return nil
 }
