@@ -45,9 +45,20 @@ type Client struct {
 	AllowPrivate bool       // dial loopback and private addresses too (RELIABILITY 67)
 	Source       netip.Addr // our end of every connection; then only this family is dialled
 
+	// Listening are our own listeners. Mail for them comes back to us, also where
+	// AllowPrivate lets us dial every other address of this machine.
+	Listening []netip.AddrPort
+
+	Relay *Relay // everything goes there; nil: to the hosts of each domain
+
 	MaxHosts int // sessions held for one message; 0 means 2 (RELIABILITY.md 5)
 	Timeouts Timeouts
-	Log      *slog.Logger // one line an attempt; nil means none
+
+	Destinations *Destinations // shared by all Clients; nil: no limits, no pauses, a connection for each message
+	Limits       Limits
+	SlotWait     time.Duration // how long an attempt waits for a free slot; 0: until its context ends
+
+	Log *slog.Logger // one line an attempt; nil means none
 }
 
 // Timeouts are for one step each; zero means the default. All but Answer are
@@ -58,17 +69,32 @@ type Timeouts struct {
 	Connect time.Duration // TCP connection: 10 s
 	Hello   time.Duration // greeting, EHLO and TLS handshake: 15 s, so that a host which hangs leaves time for the next
 	Command time.Duration // every other command: 5 min
+	Data    time.Duration // the answer to DATA: 2 min, and at most Command
 	Reply   time.Duration // a reply's first octet to its last: 30 s (RELIABILITY 64)
 	Block   time.Duration // every write of message bytes: 3 min
 	Answer  time.Duration // the answer to the final dot: 240 s
 }
 
+// QueueTimeouts are for attempts that no sender waits for. They go with MaxHosts
+// 5 (RELIABILITY.md 5).
+var QueueTimeouts = Timeouts{
+	Connect: 30 * time.Second,
+	Hello:   5 * time.Minute,
+	Command: 5 * time.Minute,
+	Data:    2 * time.Minute,
+	Reply:   30 * time.Second,
+	Block:   3 * time.Minute,
+	Answer:  10 * time.Minute,
+}
+
 // withDefaults returns t with nothing left at zero.
 func (t Timeouts) withDefaults() Timeouts {
+	command := cmp.Or(t.Command, 5*time.Minute)
 	return Timeouts{
 		Connect: cmp.Or(t.Connect, 10*time.Second),
 		Hello:   cmp.Or(t.Hello, 15*time.Second),
-		Command: cmp.Or(t.Command, 5*time.Minute),
+		Command: command,
+		Data:    cmp.Or(t.Data, min(2*time.Minute, command)),
 		Reply:   cmp.Or(t.Reply, 30*time.Second),
 		Block:   cmp.Or(t.Block, 3*time.Minute),
 		Answer:  cmp.Or(t.Answer, 240*time.Second),
@@ -139,38 +165,36 @@ type Outcome struct {
 	AboutUs bool           // it refuses us, not the message: somebody must look into it
 	Host    string         // the destination's name; empty when none was found
 	Addr    netip.AddrPort // where we were connected, or tried to be
-	Step    string         // how far it came: "lookup", "connect", "greeting", "EHLO" ... "dot"
+	Step    string         // how far it came: "wait", "lookup", "connect", "greeting", "EHLO" ... "dot"
 
 	TLS        string // version and cipher suite; empty in clear
 	TLSFailure error  // why it was in clear although TLS was offered
+
+	alarm bool  // about the message, and still worth a warning
+	rest  scope // of the pause it led to
 }
 
 // Deliver tries the hosts of t.To's domain in their order until one of them
-// takes the message or refuses it, and returns the outcome that says most.
+// takes the message or refuses it, and returns the outcome that says most. A
+// host without a free slot is passed by as long as another has one.
 func (c *Client) Deliver(ctx context.Context, t *Transaction) Outcome {
 	hosts, err := c.route(ctx, t.To.Domain)
 	if err != nil {
 		return c.record(t, time.Now(), judge(Outcome{Step: stepLookup, Tried: true}, nil, err))
 	}
+	turn := c.Destinations.begin(t.To, hosts, c.Limits)
+	defer turn.end()
 	tour := tour{sessions: cmp.Or(c.MaxHosts, 2), addresses: maxAddresses}
-	for at, err := range c.candidates(ctx, hosts) {
-		if tour.over() {
+	for len(turn.left) > 0 && !tour.over() {
+		began := time.Now()
+		host, held := turn.next(ctx, c.SlotWait)
+		if held != nil {
+			if tour.best.Result == 0 {
+				tour.best = c.record(t, began, held.outcome())
+			}
 			break
 		}
-		if at.host == tour.answered {
-			continue
-		}
-		began := time.Now()
-		var out Outcome
-		if err != nil {
-			out = judge(Outcome{Step: stepLookup, Host: at.host, Tried: true}, nil, err)
-		} else {
-			out = c.visit(ctx, t, at)
-		}
-		if err != nil && ctx.Err() != nil && tour.best.Result != 0 {
-			break // time is up: that says nothing about this host
-		}
-		tour.note(c.record(t, began, out))
+		c.tryHost(ctx, t, host, turn, &tour)
 		if ctx.Err() != nil {
 			break
 		}
@@ -178,11 +202,39 @@ func (c *Client) Deliver(ctx context.Context, t *Transaction) Outcome {
 	return tour.best
 }
 
+// tryHost tries the addresses of the host where turn is, until it has answered
+// at one of them: at the others it would say the same.
+func (c *Client) tryHost(ctx context.Context, t *Transaction, host string, turn *turn, tour *tour) {
+	for addr, err := range c.candidates(ctx, host) {
+		began := time.Now()
+		out := Outcome{Step: stepLookup, Host: host, Addr: addr, Tried: true}
+		ours := err == nil && c.ourselves(ctx, addr)
+		switch {
+		case err != nil && ctx.Err() != nil && tour.best.Result != 0:
+			return // time is up: that says nothing about this host
+		case err != nil && c.Relay != nil:
+			out = judge(out, nil, &trouble{err})
+		case err != nil:
+			out = judge(out, nil, err)
+		case ours:
+			out = judge(out, nil, errOurs)
+		default:
+			out = turn.learn(c.visit(ctx, t, out, turn), c.Hostname, t.From.Domain.String())
+		}
+		tour.note(c.record(t, began, out))
+		if ours {
+			tour.final = true // the rest would send it to us (RFC 5321 5.1)
+		}
+		if tour.over() || ctx.Err() != nil || out.Said != nil || out.Result == Refused {
+			return
+		}
+	}
+}
+
 // A tour is the addresses tried for one message, and what came of it.
 type tour struct {
-	addresses int    // that may still be dialled
-	sessions  int    // that may still be held
-	answered  string // the host that has answered; its other addresses say the same
+	addresses int // that may still be dialled
+	sessions  int // that may still be held
 	final     bool
 	best      Outcome
 }
@@ -200,9 +252,6 @@ func (t *tour) note(out Outcome) {
 	if out.Step != stepLookup && out.Step != stepConnect {
 		t.sessions--
 	}
-	if out.Said != nil || out.Result == Refused {
-		t.answered = out.Host
-	}
 	t.final = out.final()
 	better := out.Result == Deferred && (t.best.Result != Deferred || out.Said != nil || t.best.Said == nil)
 	if t.final || t.best.Result == 0 || better {
@@ -216,34 +265,67 @@ func (o Outcome) final() bool {
 	return o.Step == stepDot || o.Result == Refused && o.Said != nil
 }
 
-// visit tries one address. When TLS cannot be set up there, it is tried once
-// more in clear: the peer would have taken clear text from anybody, and no
+// visit tries the address in out. When TLS cannot be set up there, it is tried
+// once more in clear: the peer would have taken clear text from anybody, and no
 // policy of its domain asks for more yet (T1, RELIABILITY 84).
-func (c *Client) visit(ctx context.Context, t *Transaction, at candidate) Outcome {
-	out := Outcome{Host: at.host, Addr: at.addr, Tried: true}
-	said, err := c.converse(ctx, t, &out, true)
-	if failure := err; errors.Is(err, errHandshake) && ctx.Err() == nil {
-		said, err = c.converse(ctx, t, &out, false)
-		out.TLSFailure = failure
+func (c *Client) visit(ctx context.Context, t *Transaction, out Outcome, turn *turn) Outcome {
+	said, err := c.converse(ctx, t, &out, turn)
+	if errors.Is(err, errHandshake) && c.Relay == nil && ctx.Err() == nil {
+		said, err = c.connect(ctx, t, &out, turn, err)
 	}
 	return judge(out, said, err)
 }
 
-// converse is one connection and one transaction on it. It returns the
-// destination's positive answer, or what went wrong, and notes in out how far
-// it came.
-func (c *Client) converse(ctx context.Context, t *Transaction, out *Outcome, secure bool) (*reply.Reply, error) {
+// converse holds one transaction, over a connection that is still open from an
+// earlier one if it can. That it can not is no failed attempt.
+func (c *Client) converse(ctx context.Context, t *Transaction, out *Outcome, turn *turn) (*reply.Reply, error) {
+	if conn := turn.reuse(c.key(out.Addr)); conn != nil {
+		conn.again(ctx, c.Timeouts.withDefaults())
+		if said, err := c.transact(ctx, t, out, turn, conn); ctx.Err() != nil || !conn.stale(err) {
+			return said, err
+		}
+	}
+	return c.connect(ctx, t, out, turn, nil)
+}
+
+// connect opens a connection for one transaction, in clear if tlsFailure says
+// why TLS is not to be had.
+func (c *Client) connect(ctx context.Context, t *Transaction, out *Outcome, turn *turn, tlsFailure error) (*reply.Reply, error) {
 	out.Step = stepConnect
 	conn, err := c.dial(ctx, out.Host, out.Addr)
 	if err != nil {
 		return nil, err
 	}
-	defer conn.close()
-	defer func() { out.Step, out.TLS, out.TLSFailure = conn.step, conn.tls, conn.tlsFailure }()
-	if err := conn.open(ctx, secure); err != nil {
+	conn.tlsFailure = tlsFailure
+	if err := conn.open(ctx); err != nil {
+		conn.report(out)
+		conn.close()
 		return nil, err
 	}
-	return conn.send(ctx, t)
+	return c.transact(ctx, t, out, turn, conn)
+}
+
+// transact holds one transaction on conn, and leaves conn for the next one or
+// ends it. It returns the destination's positive answer, or what went wrong, and
+// notes in out how far it came.
+func (c *Client) transact(ctx context.Context, t *Transaction, out *Outcome, turn *turn, conn *conn) (*reply.Reply, error) {
+	again := false
+	defer func() {
+		conn.report(out)
+		if again {
+			turn.keep(conn)
+		} else {
+			conn.close()
+		}
+	}()
+	said, err := conn.send(ctx, t)
+	again = turn.d != nil && conn.finish(ctx, err)
+	return said, err
+}
+
+// key returns what a connection to addr has to have been opened with.
+func (c *Client) key(addr netip.AddrPort) connKey {
+	return connKey{addr: addr, source: c.Source, hello: c.Hostname, relay: c.Relay.account()}
 }
 
 // record writes the log line of one attempt, a warning when it is about us, and
@@ -253,7 +335,7 @@ func (c *Client) record(t *Transaction, began time.Time, out Outcome) Outcome {
 		return out
 	}
 	level, words := slog.LevelInfo, out.Reply
-	if out.AboutUs {
+	if out.AboutUs || out.alarm {
 		level = slog.LevelWarn
 	}
 	if out.Said != nil {

@@ -18,11 +18,14 @@ import (
 
 // The steps of an attempt, as in Outcome.Step.
 const (
+	stepWait     = "wait" // for a slot, or for the end of a pause
 	stepLookup   = "lookup"
 	stepConnect  = "connect"
+	stepTLS      = "TLS" // before the greeting of a relay host
 	stepGreeting = "greeting"
 	stepEHLO     = "EHLO"
 	stepSTARTTLS = "STARTTLS"
+	stepAUTH     = "AUTH" // to a relay host
 	stepMAIL     = "MAIL"
 	stepRCPT     = "RCPT"
 	stepDATA     = "DATA"
@@ -42,8 +45,10 @@ type conn struct {
 	tcp      net.Conn // the connection itself
 	stream   net.Conn // what we speak on: tcp, or TLS over it
 	r        *bufio.Reader
+	key      connKey
 	hostname string // ours
 	host     string // the peer's, for SNI
+	relay    *Relay // the peer is this one; nil: a mail host of a domain
 	times    Timeouts
 
 	extensions map[string]string // EHLO keyword in upper case, to its parameters
@@ -52,12 +57,18 @@ type conn struct {
 	tlsFailure error
 	owed       int    // replies the peer still owes us; from 354 on, the one to the dot
 	commit     func() // from here on the end of the context does not matter
+
+	messages int           // begun on this connection
+	reused   bool          // not opened for the transaction at hand
+	accepted bool          // MAIL of the transaction at hand was
+	refused  bool          // the transaction before it was: RSET comes first
+	rested   chan struct{} // closed when the watcher of the pool has left
+	silent   bool          // the peer said nothing while it watched
 }
 
 // dial connects to one address. Its errors are temporary: the guard's too,
-// because an address of ours or of nobody is a fault in the destination's DNS
-// that may be mended, or in our own resolver, and no mail should bounce for
-// either.
+// because an address of nobody is a fault in the destination's DNS that may be
+// mended, or in our own resolver, and no mail should bounce for either.
 func (c *Client) dial(ctx context.Context, host string, to netip.AddrPort) (*conn, error) {
 	times := c.Timeouts.withDefaults()
 	d := net.Dialer{Timeout: times.Connect, ControlContext: c.control}
@@ -71,33 +82,44 @@ func (c *Client) dial(ctx context.Context, host string, to netip.AddrPort) (*con
 	case err != nil:
 		return nil, &reply.Reply{Code: 451, Status: "4.4.1", Text: "the destination cannot be reached just now", Err: err}
 	}
-	if !c.AllowPrivate && own(tcp.LocalAddr(), tcp.RemoteAddr()) {
-		tcp.Close()
-		return nil, &reply.Reply{Code: 451, Status: "4.4.4", Text: "the destination's address is our own", Err: fmt.Errorf("%s is this machine", to)}
-	}
 	return &conn{
 		tcp: tcp, stream: tcp, r: bufio.NewReaderSize(tcp, maxReplyLine),
-		hostname: c.Hostname, host: host, times: times,
+		key: c.key(to), hostname: c.Hostname, host: host, relay: c.Relay, times: times,
 		step: stepGreeting, owed: 1, commit: func() {},
 	}, nil
 }
 
 // open hears the greeting, introduces us, and turns TLS on where it is offered
-// and secure is set.
-func (c *conn) open(ctx context.Context, secure bool) error {
+// and has not failed before. A relay host has to offer it, and is told who we
+// are.
+func (c *conn) open(ctx context.Context) error {
 	c.watch(ctx)
+	if c.relay != nil {
+		return c.openRelay(ctx)
+	}
+	if err := c.greeting(ctx); err != nil {
+		return err
+	}
+	if _, ok := c.extensions["STARTTLS"]; !ok || c.tlsFailure != nil {
+		return nil
+	}
+	return c.startTLS(ctx)
+}
+
+// greeting hears the greeting and introduces us.
+func (c *conn) greeting(ctx context.Context) error {
+	c.step = stepGreeting
 	if a, err := c.read(ctx, c.times.Hello); err != nil {
 		return err
 	} else if err := a.want(220); err != nil {
 		return err
 	}
-	if err := c.hello(ctx); err != nil {
-		return err
-	}
-	if _, ok := c.extensions["STARTTLS"]; !ok || !secure {
-		return nil
-	}
-	return c.startTLS(ctx)
+	return c.hello(ctx)
+}
+
+// report notes in out how far the connection has come.
+func (c *conn) report(out *Outcome) {
+	out.Step, out.TLS, out.TLSFailure = c.step, c.tls, c.tlsFailure
 }
 
 // watch makes the end of ctx end every read and write, now or later, until
@@ -134,9 +156,8 @@ func (c *conn) hello(ctx context.Context) error {
 	return a.want(250)
 }
 
-// startTLS turns TLS on (RFC 3207). The certificate is not looked at: without a
-// policy of the destination, anybody could as well have removed STARTTLS from
-// its offer. A peer that offers it and then refuses gets clear text.
+// startTLS turns TLS on (RFC 3207). A peer that offers it and then refuses gets
+// clear text, unless it is a relay host.
 func (c *conn) startTLS(ctx context.Context) error {
 	c.step = stepSTARTTLS
 	a, err := c.command(ctx, "STARTTLS")
@@ -154,7 +175,21 @@ func (c *conn) startTLS(ctx context.Context) error {
 	if c.tlsFailure = a.want(220); c.tlsFailure != nil {
 		return nil
 	}
-	stream := tls.Client(c.tcp, &tls.Config{ServerName: sni(c.host), MinVersion: tls.VersionTLS12, InsecureSkipVerify: true})
+	if err := c.handshake(ctx); err != nil {
+		return err
+	}
+	return c.hello(ctx) // what was offered in clear counts for nothing (RFC 3207 4.2)
+}
+
+// handshake puts TLS over the connection. The certificate of a mail host is not
+// looked at: without a policy of the destination, anybody could as well have
+// removed STARTTLS from its offer.
+func (c *conn) handshake(ctx context.Context) error {
+	config := &tls.Config{ServerName: sni(c.host), MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}
+	if c.relay != nil {
+		config = &tls.Config{ServerName: c.relay.certified(), MinVersion: tls.VersionTLS12, RootCAs: c.relay.RootCAs}
+	}
+	stream := tls.Client(c.tcp, config)
 	if err := c.arm(ctx, c.times.Hello); err != nil {
 		return broken(err)
 	}
@@ -167,7 +202,7 @@ func (c *conn) startTLS(ctx context.Context) error {
 	c.tls = tls.VersionName(state.Version) + " " + tls.CipherSuiteName(state.CipherSuite)
 	c.stream = stream
 	c.r.Reset(stream)
-	return c.hello(ctx) // what was offered in clear counts for nothing (RFC 3207 4.2)
+	return nil
 }
 
 // sni returns the name to ask for in the handshake: none for an address.

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
+
+	"onward/internal/resolver"
 )
 
 // errForbidden is the guard's refusal to dial.
@@ -20,7 +23,7 @@ func (c *Client) control(_ context.Context, _, addr string, _ syscall.RawConn) e
 	if err != nil {
 		return err
 	}
-	if !c.AllowPrivate && !public(to.Addr()) {
+	if !c.AllowPrivate && c.Relay == nil && !public(to.Addr()) {
 		return fmt.Errorf("%s: %w", to.Addr(), errForbidden)
 	}
 	return nil
@@ -71,12 +74,48 @@ func prefixes(texts ...string) []netip.Prefix {
 	return all
 }
 
-// own reports whether the two ends of a connection are one machine: Linux gives
-// a connection to any address of its own that same address at our end.
-func own(local, remote net.Addr) bool {
-	l, okL := local.(*net.TCPAddr)
-	r, okR := remote.(*net.TCPAddr)
-	return okL && okR && l.IP.Equal(r.IP)
+// ourselves reports whether we would be talking to ourselves at an address: one
+// of our listeners, an address of this machine, or, where that is behind a
+// translator, the one the DNS gives for our name (RELIABILITY 33). An inner
+// network where private addresses are dialled may have other mail servers on
+// this machine, so there only listeners count.
+func (c *Client) ourselves(ctx context.Context, to netip.AddrPort) bool {
+	if c.Relay != nil {
+		return false
+	}
+	ip := to.Addr().Unmap()
+	for _, l := range c.Listening {
+		if l.Port() == to.Port() && (l.Addr().Unmap() == ip || l.Addr().IsUnspecified() && thisMachine(ip)) {
+			return true
+		}
+	}
+	if c.AllowPrivate || !public(ip) {
+		return false // the guard's business
+	}
+	if thisMachine(ip) {
+		return true
+	}
+	named, _ := c.addresses(ctx, c.Hostname, family(ip))
+	return slices.Contains(named, ip)
+}
+
+// thisMachine reports whether ip is an address of one of our interfaces.
+func thisMachine(ip netip.Addr) bool {
+	if ip.IsLoopback() {
+		return true
+	}
+	all, _ := net.InterfaceAddrs()
+	return slices.ContainsFunc(all, func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		return ok && n.IP.Equal(ip.AsSlice())
+	})
+}
+
+func family(ip netip.Addr) resolver.Type {
+	if ip.Is4() {
+		return resolver.TypeA
+	}
+	return resolver.TypeAAAA
 }
 
 // public reports whether ip is an address a mail host on the Internet can have.

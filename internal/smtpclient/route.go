@@ -16,9 +16,12 @@ import (
 
 // route returns the hosts that take mail for domain, in the order to try them
 // (RFC 5321 5.1, P15): by preference, equals shuffled, the domain itself when
-// it has no MX record, and none that is ours or less preferred than ours. An
-// error is a *reply.Reply.
+// it has no MX record, and none that is ours or less preferred than ours. With a
+// relay host it is that one. An error is a *reply.Reply.
 func (c *Client) route(ctx context.Context, domain address.Domain) ([]string, error) {
+	if c.Relay != nil {
+		return []string{c.Relay.Host}, nil
+	}
 	if domain.IsLiteral() {
 		return []string{string(domain)}, nil
 	}
@@ -37,7 +40,7 @@ func (c *Client) route(ctx context.Context, domain address.Domain) ([]string, er
 		return nil, reply.New(556, "5.1.10", "the destination's domain takes no mail") // RFC 7505 3
 	}
 	if exchangers = c.before(exchangers); len(exchangers) == 0 {
-		return nil, reply.New(554, "5.4.6", "mail for the destination's domain comes back to us")
+		return nil, errOurs
 	}
 	hosts := make([]string, len(exchangers))
 	for i, mx := range exchangers {
@@ -45,6 +48,11 @@ func (c *Client) route(ctx context.Context, domain address.Domain) ([]string, er
 	}
 	return hosts, nil
 }
+
+// errOurs refuses mail whose way leads to us, before it goes round (P15,
+// RELIABILITY 33). It is permanent: a sender hears of it at once, and nobody
+// mends it by waiting.
+var errOurs = reply.New(554, "5.4.6", "mail for the destination's domain comes back to us")
 
 // before returns the exchangers in the order to try them, up to our own name:
 // sending to ourselves, or to those who would send it to us, makes a loop.
@@ -60,35 +68,30 @@ func (c *Client) before(exchangers []resolver.MX) []resolver.MX {
 	return slices.DeleteFunc(sorted, func(mx resolver.MX) bool { return mx.Preference >= ours })
 }
 
-// A candidate is one place to try: an address of a host.
-type candidate struct {
-	host string
-	addr netip.AddrPort
-}
-
-// candidates yields the addresses of hosts in the order to try them, looking
-// each up only when it is due. A host without any is yielded with the error, a
-// *reply.Reply, that says whether it may have one later (RELIABILITY 42).
-func (c *Client) candidates(ctx context.Context, hosts []string) iter.Seq2[candidate, error] {
-	return func(yield func(candidate, error) bool) {
-		for _, host := range hosts {
-			var lookup lookup
-			for _, family := range c.families() {
-				for _, ip := range lookup.addresses(ctx, c, host, family) {
-					if !yield(candidate{host, netip.AddrPortFrom(ip, c.port())}, nil) {
-						return
-					}
+// candidates yields the addresses of a host in the order to try them, looking
+// each kind up only when it is due. When there is none it yields the error, a
+// *reply.Reply, that says whether there may be one later (RELIABILITY 42).
+func (c *Client) candidates(ctx context.Context, host string) iter.Seq2[netip.AddrPort, error] {
+	return func(yield func(netip.AddrPort, error) bool) {
+		var lookup lookup
+		for _, family := range c.families() {
+			for _, ip := range lookup.addresses(ctx, c, host, family) {
+				if !yield(netip.AddrPortFrom(ip, c.port()), nil) {
+					return
 				}
 			}
-			if lookup.usable == 0 && !yield(candidate{host: host}, lookup.reply()) {
-				return
-			}
+		}
+		if lookup.usable == 0 {
+			yield(netip.AddrPort{}, lookup.reply())
 		}
 	}
 }
 
 func (c *Client) port() uint16 {
-	if c.Port == 0 {
+	switch {
+	case c.Relay != nil:
+		return c.Relay.Port
+	case c.Port == 0:
 		return 25
 	}
 	return uint16(c.Port)

@@ -2,9 +2,12 @@ package smtpclient
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -63,17 +66,22 @@ func (c *conn) mail(t *Transaction) (string, error) {
 // given up: DATA may be answered 354 all the same, and the lone dot of RFC 2920
 // 3.1 would be an empty message to some servers.
 func (c *conn) envelope(ctx context.Context, mail, rcpt string) error {
-	commands := []struct {
-		step, line string
-		code       int
-	}{
-		{stepMAIL, mail, 250},
-		{stepRCPT, rcpt, 250},
-		{stepDATA, "DATA", 354},
+	commands := []command{
+		{stepMAIL, mail, 250, c.times.Command},
+		{stepRCPT, rcpt, 250, c.times.Command},
+		{stepDATA, "DATA", 354, c.times.Data},
 	}
+	if c.refused {
+		// Some servers keep what they refused until they are told.
+		commands = slices.Insert(commands, 0, command{stepMAIL, "RSET", 250, c.times.Command})
+	}
+	if c.reused {
+		commands[0].wait = c.times.Hello // as for a greeting: is anybody there still?
+	}
+	c.messages++
 	_, pipelining := c.extensions["PIPELINING"]
 	if pipelining {
-		if err := c.say(ctx, mail, rcpt, "DATA"); err != nil {
+		if err := c.say(ctx, lines(commands)...); err != nil {
 			return err
 		}
 	}
@@ -84,16 +92,88 @@ func (c *conn) envelope(ctx context.Context, mail, rcpt string) error {
 				return err
 			}
 		}
-		a, err := c.read(ctx, c.times.Command)
+		a, err := c.read(ctx, cmd.wait)
 		if err != nil {
 			return err
 		}
 		if err := a.want(cmd.code); err != nil {
 			return err
 		}
+		c.accepted = c.accepted || cmd.line == mail
 	}
 	c.owed++ // 354 was half an answer
 	return nil
+}
+
+// A command is a command line with the answer due to it.
+type command struct {
+	step, line string
+	code       int
+	wait       time.Duration
+}
+
+func lines(commands []command) []string {
+	all := make([]string, len(commands))
+	for i, cmd := range commands {
+		all[i] = cmd.line
+	}
+	return all
+}
+
+// stale reports whether err says more of the connection than of the message: it
+// is not new, and MAIL was not accepted on it. Servers end it without a word, or
+// answer that it has had enough messages. Only a rate limit is as good on it as
+// on a new one.
+func (c *conn) stale(err error) bool {
+	if err == nil || !c.reused || c.accepted {
+		return false
+	}
+	if no, ok := errors.AsType[*refusal](err); ok {
+		return verdictOn(stepMAIL, no.said).rest == nobody
+	}
+	return !reply.From(err).Permanent() // our own refusal to send what the peer does not take
+}
+
+// finish reports, after a transaction that ended with err, whether another can
+// be held on the connection. It has to be at rest for that: a refusal of MAIL or
+// RCPT leaves answers behind that are due already. After 354 or a failure inside
+// the message nothing but a reset will do (DEPENDENCIES.md A2).
+func (c *conn) finish(ctx context.Context, err error) bool {
+	no, refused := errors.AsType[*refusal](err)
+	switch {
+	case c.messages >= c.mostMessages(), c.reused && !c.accepted, err != nil && !refused, refused && no.said.Code == 421:
+		return false
+	case c.tlsFailure != nil: // the next one may have more luck
+		return false
+	case c.step != stepMAIL && c.step != stepRCPT && c.step != stepDATA && c.step != stepDot:
+		return false
+	}
+	for c.owed > 0 {
+		a, err := c.read(ctx, min(time.Second, c.times.Command))
+		if err != nil {
+			return false
+		}
+		if a.code < 400 || a.code == 421 {
+			c.owed++ // 354 above all: QUIT would be a message
+			return false
+		}
+	}
+	c.refused = refused
+	c.commit()
+	return c.r.Buffered() == 0
+}
+
+// mostMessages returns how many messages may be begun on the connection
+// (RFC 9422 3.1: MAILMAX counts MAIL commands).
+func (c *conn) mostMessages() int {
+	for limit := range strings.FieldsSeq(strings.ToUpper(c.extensions["LIMITS"])) {
+		if value, ok := strings.CutPrefix(limit, "MAILMAX="); ok {
+			if n, err := strconv.Atoi(value); err == nil {
+				return min(n, maxMessages)
+			}
+		}
+	}
+	return maxMessages
 }
 
 // blocks are the buffers of one message on its way out.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strings"
@@ -33,7 +34,7 @@ const patient = 10 * time.Second
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{zone: resolver.NewZone(), sink: sinkAt(t, "127.0.0.1:0")}
+	w := &world{zone: resolver.NewZone(), sink: freeSink(t)}
 	w.set(t, "mail.test", resolver.TypeA, "127.0.0.1")
 	w.set(t, "example.org", resolver.TypeMX, "10 mail.test.")
 	w.Client = &smtpclient.Client{
@@ -41,6 +42,19 @@ func newWorld(t testing.TB) *world {
 		Timeouts: smtpclient.Timeouts{Connect: patient, Hello: patient, Command: patient, Reply: patient, Block: patient, Answer: patient},
 	}
 	return w
+}
+
+// freeSink starts a sink at a port that should be free at other addresses too:
+// below those that the system gives to whoever asks for any.
+func freeSink(t testing.TB) *testmail.Sink {
+	t.Helper()
+	for range 100 {
+		if sink, err := testmail.StartSink(fmt.Sprint("127.0.0.1:", 10000+rand.IntN(20000))); err == nil {
+			t.Cleanup(sink.Close)
+			return sink
+		}
+	}
+	return sinkAt(t, "127.0.0.1:0")
 }
 
 func sinkAt(t testing.TB, addr string) *testmail.Sink {
@@ -58,6 +72,20 @@ func (w *world) second(t testing.TB) *testmail.Sink {
 	t.Helper()
 	w.set(t, "mail2.test", resolver.TypeA, "127.0.0.2")
 	return sinkAt(t, fmt.Sprintf("127.0.0.2:%d", w.Port))
+}
+
+// share gives the client the Destinations of a whole process, with the limits of
+// the default configuration.
+func (w *world) share(t testing.TB, pauses smtpclient.Pauses) *smtpclient.Destinations {
+	t.Helper()
+	d, err := smtpclient.NewDestinations(t.Context(), pauses, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	w.Destinations = d
+	w.Limits = smtpclient.Limits{PerDestination: 20, PerMailbox: 2, PerMailboxPerSecond: 1}
+	return d
 }
 
 func (w *world) set(t testing.TB, name string, kind resolver.Type, data ...string) {
