@@ -22,6 +22,10 @@ type Evidence struct {
 	// Postmaster is where notices go, which are about no message of the ledger.
 	Postmaster string
 
+	// Rewritten tells copies whose From is ours, by their header: only the body is
+	// held against what was sent. Nil: there are none.
+	Rewritten func(header []byte) bool
+
 	// Moment is how long before a kill something may have been done by the
 	// daemon and not written down yet.
 	Moment time.Duration

@@ -65,7 +65,8 @@ func (s *scene) check() *testmail.Audit {
 	targets := map[string][]string{"me@alias.example": {"b@dest.example"}, "two@alias.example": {"b@dest.example", "c@dest.example"}, "you@alias.example": {"c@dest.example"}}
 	return testmail.Evidence{
 		Ledger: &ledger, Sink: s.sink, Queue: s.queue, Moment: time.Second, Postmaster: "pm@dest.example",
-		Targets: func(recipient string) []string { return targets[recipient] },
+		Targets:   func(recipient string) []string { return targets[recipient] },
+		Rewritten: func(header []byte) bool { return strings.Contains(string(header), "From: <reply@mx.example>\r\n") },
 	}.Check()
 }
 
@@ -137,6 +138,10 @@ func TestAudit(t *testing.T) {
 		{"a changed body", func(s *scene) { s.sink[0] = with(s.sink[0], "hello", "hallo") }, "CHANGED"},
 		{"cut short", func(s *scene) { s.sink[0] = with(s.sink[0], "hello\r\n", "") }, "CHANGED"},
 		{"a changed header", func(s *scene) { s.sink[0] = with(s.sink[0], "From: a@", "From:  a@") }, "CHANGED"},
+		{"From rewritten", func(s *scene) { s.sink[0] = with(s.sink[0], "From: a@s.example", "From: <reply@mx.example>") }, clean},
+		{"From rewritten, and the body", func(s *scene) {
+			s.sink[0] = with(with(s.sink[0], "From: a@s.example", "From: <reply@mx.example>"), "hello", "hallo")
+		}, "CHANGED"},
 		{"junk above", func(s *scene) { s.sink[0] = with(s.sink[0], "\tnow", "now") }, "no header"},
 		{"half a field above", func(s *scene) { s.sink[0] = with(s.sink[0], "\tnow\r\n", "\tnow") }, "no header"},
 

@@ -25,9 +25,16 @@ type Gmail struct {
 	mu       sync.Mutex // guards what follows
 	policy   GmailPolicy
 	counts   map[string]int       // what has been taken, by what is counted
-	pauses   map[string]time.Time // until when nothing is taken
+	pauses   map[string]*pause    // when nothing is taken, by the same
 	greeted  map[string]time.Time // when greylisted correspondents first came
 	offences []string
+	answers  []string
+}
+
+// A pause is when nothing is taken. Whoever has been told ought to know.
+type pause struct {
+	until time.Time
+	told  bool
 }
 
 // GmailPolicy is what Gmail makes of its mailboxes and of us. The zero value
@@ -52,7 +59,7 @@ func StartGmail(addr string, dns resolver.Resolver) (*Gmail, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gmail{Sink: sink, Clock: time.Now, dns: dns, counts: map[string]int{}, pauses: map[string]time.Time{}, greeted: map[string]time.Time{}}
+	g := &Gmail{Sink: sink, Clock: time.Now, dns: dns, counts: map[string]int{}, pauses: map[string]*pause{}, greeted: map[string]time.Time{}}
 	sink.Behave(g.decide)
 	return g, nil
 }
@@ -75,6 +82,13 @@ func (g *Gmail) Offences() []string {
 	return append([]string(nil), g.offences...)
 }
 
+// Answers returns what was said beside the usual, the first line of each.
+func (g *Gmail) Answers() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]string(nil), g.answers...)
+}
+
 // help ends every answer.
 const help = "For more information, go to https://support.google.com/mail/?p=answers - gsmtp"
 
@@ -85,6 +99,18 @@ func say(code int, status, text string) Action {
 
 // decide is the mood.
 func (g *Gmail) decide(s Step) Action {
+	a := g.judge(s)
+	if a.Reply != "" {
+		first, _, _ := strings.Cut(a.Reply, "\r\n")
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.answers = append(g.answers, strings.Replace(first, "-", " ", 1))
+	}
+	return a
+}
+
+// judge looks at one step.
+func (g *Gmail) judge(s Step) Action {
 	switch verb, _, _ := strings.Cut(strings.ToUpper(s.Text), " "); verb {
 	case "CONNECT":
 		return g.connect(s)
@@ -158,21 +184,26 @@ func (g *Gmail) unknown(peer netip.Addr, from, to string, wait time.Duration) bo
 }
 
 // paused reports whether nothing is taken from or for what is counted as key. To
-// ask is an offence then, and makes the pause begin again.
+// ask again is an offence, and makes the pause begin again.
 func (g *Gmail) paused(key string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	until, ok := g.pauses[key]
-	if !ok || g.Clock().After(until) {
+	p := g.pauses[key]
+	if p == nil || g.Clock().After(p.until) {
 		return false
 	}
-	g.offences = append(g.offences, fmt.Sprintf("%s tried %v too soon", key, until.Sub(g.Clock()).Round(time.Millisecond)))
-	g.pauses[key] = g.Clock().Add(cmp.Or(g.policy.Pause, 10*time.Minute))
+	if p.told {
+		g.offences = append(g.offences, fmt.Sprintf("%s tried %v too soon", key, p.until.Sub(g.Clock()).Round(time.Millisecond)))
+		p.until = g.Clock().Add(g.policy.pause())
+	}
+	p.told = true
 	return true
 }
 
+func (p GmailPolicy) pause() time.Duration { return cmp.Or(p.Pause, 10*time.Minute) }
+
 // spend counts one more message of key, and reports whether that is too many:
-// then the pause begins.
+// then the pause begins, and whoever sends is told.
 func (g *Gmail) spend(key string, most int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -183,8 +214,20 @@ func (g *Gmail) spend(key string, most int) bool {
 		return false
 	}
 	g.counts[key] = 0
-	g.pauses[key] = g.Clock().Add(cmp.Or(g.policy.Pause, 10*time.Minute))
+	g.pauses[key] = &pause{g.Clock().Add(g.policy.pause()), true}
 	return true
+}
+
+// fill counts one more message for a mailbox. When it has had enough, the next
+// sender is told.
+func (g *Gmail) fill(mailbox string) {
+	key := "mailbox " + mailbox
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.counts[key]++; g.policy.Mailbox > 0 && g.counts[key] >= g.policy.Mailbox {
+		g.counts[key] = 0
+		g.pauses[key] = &pause{until: g.Clock().Add(g.policy.pause())}
+	}
 }
 
 // message answers the final dot.
@@ -207,7 +250,7 @@ func (g *Gmail) message(s Step) Action {
 		return a
 	}
 	for _, rcpt := range s.Rcpt {
-		g.spend("mailbox "+path(rcpt), policy.Mailbox) // the next one hears of it
+		g.fill(path(rcpt))
 	}
 	return Action{}
 }

@@ -86,7 +86,7 @@ func TestGmail(t *testing.T) {
 		{name: "SPF alone"},
 		{name: "DKIM alone", from: "a@hard.example", sign: true},
 		{name: "bulk, all in order", policy: testmail.GmailPolicy{Bulk: true}, sign: true},
-		{name: "mailbox rate", policy: testmail.GmailPolicy{Mailbox: 1}, before: 2, want: "450-4.2.1"},
+		{name: "mailbox rate", policy: testmail.GmailPolicy{Mailbox: 1}, before: 1, want: "450-4.2.1"},
 		{name: "mailbox full", policy: testmail.GmailPolicy{Full: map[string]bool{"bob@gmail.example": false}}, want: "452-4.2.2"},
 		{name: "mailbox full for good", policy: testmail.GmailPolicy{Full: map[string]bool{"bob@gmail.example": true}}, want: "552-5.2.2"},
 		{name: "two domains", to: bob + "|RCPT TO:<bob@googlemail.example>", want: "451-4.3.0"},
@@ -198,6 +198,7 @@ func TestGmailPunishes(t *testing.T) {
 		want string
 	}{
 		{0, "250"}, {0, "421-4.7.28"}, {pause / 2, "421-4.7.28"}, {pause * 3 / 4, "421-4.7.28"}, {pause * 5 / 4, "250"},
+		{0, "421-4.7.28"}, {pause * 5 / 4, "250"},
 	} {
 		later.Add(int64(tt.wait))
 		message := fmt.Sprintf("From: a@good.example\r\nMessage-ID: <%d@x>\r\n\r\n", i)

@@ -1,6 +1,7 @@
 package testmail
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"slices"
 	"sync"
@@ -30,6 +31,7 @@ type Letter struct {
 	From  string // of the envelope; empty for the null sender
 	Size  int
 	Sum   [sha256.Size]byte // of the octets as sent
+	Body  [sha256.Size]byte // of what follows the header
 	Tries []Try
 }
 
@@ -65,7 +67,8 @@ func (l *Ledger) Write(id string, class Class, from string, octets []byte) {
 	if l.letters == nil {
 		l.letters = make(map[string]*Letter)
 	}
-	l.letters[id] = &Letter{ID: id, Class: class, From: from, Size: len(octets), Sum: sha256.Sum256(octets)}
+	_, body, _ := bytes.Cut(octets, []byte("\r\n\r\n"))
+	l.letters[id] = &Letter{ID: id, Class: class, From: from, Size: len(octets), Sum: sha256.Sum256(octets), Body: sha256.Sum256(body)}
 }
 
 // Tried enters one try, after its end.
