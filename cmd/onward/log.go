@@ -154,37 +154,35 @@ func showLog(cmd *cobra.Command, cfg *config.Config, f logFlags, filter journal.
 	if err != nil {
 		return err
 	}
-	defer func() { r.Close() }()
+	defer r.Close()
 	l := &logView{screen: newScreen(cmd.OutOrStdout()), asJSON: f.json}
-	filter.After = -1 // all there is, from the first
+	var last int64 // that is known; from here on everything is shown
 	if filter.Limit > 0 {
-		if filter.After, err = r.Newest(ctx); err != nil {
+		if last, err = r.Last(ctx); err != nil {
 			return err
 		}
-		newest := filter
-		newest.After = 0
-		events, err := r.Events(ctx, newest)
+		events, err := r.Newest(ctx, filter)
 		if err != nil {
 			return err
 		}
 		if err := l.print(events); err != nil || !f.follow {
 			return err
 		}
+		for _, e := range events {
+			last = max(last, e.Number) // one may have come in between
+		}
 	}
 	filter.Limit = logPage
-	for {
-		events, err := r.Events(ctx, filter)
-		if ctx.Err() != nil {
-			return nil // enough, said the person
-		}
-		if err != nil {
+	for ctx.Err() == nil {
+		events, err := r.After(ctx, last, filter)
+		if err != nil && ctx.Err() == nil {
 			return err
 		}
 		if err := l.print(events); err != nil {
 			return err
 		}
 		if n := len(events); n > 0 {
-			filter.After = events[n-1].Number
+			last = events[n-1].Number
 			continue
 		}
 		if !f.follow {
@@ -195,6 +193,7 @@ func showLog(cmd *cobra.Command, cfg *config.Config, f logFlags, filter journal.
 		case <-ctx.Done():
 		}
 	}
+	return nil
 }
 
 // A logView prints events as they come.

@@ -281,11 +281,8 @@ func TestFilter(t *testing.T) {
 		{"nor is an underscore", journal.Filter{Text: "x_"}, "C"},
 		{"nor a backslash", journal.Filter{Text: `\`}, "D"},
 		{"a quote", journal.Filter{Text: "' OR 1=1 --", To: "'; DROP TABLE event; --"}, ""},
-		{"after", journal.Filter{After: 3}, "D D"},
-		{"after, one", journal.Filter{After: 2, Limit: 1}, "C"},
-		{"after the last", journal.Filter{After: 6}, ""},
 	} {
-		events, err := r.Events(t.Context(), tt.filter)
+		events, err := r.Newest(t.Context(), tt.filter)
 		must(t, err)
 		var got []string
 		for _, e := range events {
@@ -295,7 +292,28 @@ func TestFilter(t *testing.T) {
 			t.Errorf("%s: %v, want %s", tt.name, got, tt.want)
 		}
 	}
-	if n, err := r.Newest(t.Context()); n != 6 || err != nil {
+	for _, tt := range []struct {
+		number int64
+		filter journal.Filter
+		want   string
+	}{
+		{0, journal.Filter{}, "A B C D D"},
+		{3, journal.Filter{}, "D D"},
+		{2, journal.Filter{Limit: 1}, "C"},
+		{1, journal.Filter{Since: at(3), To: "shop"}, "C D D"},
+		{6, journal.Filter{}, ""},
+	} {
+		events, err := r.After(t.Context(), tt.number, tt.filter)
+		must(t, err)
+		var got []string
+		for _, e := range events {
+			got = append(got, e.Message)
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("after %d: %v, want %s", tt.number, got, tt.want)
+		}
+	}
+	if n, err := r.Last(t.Context()); n != 6 || err != nil {
 		t.Errorf("newest %d, %v", n, err)
 	}
 }
@@ -329,7 +347,7 @@ func TestHostile(t *testing.T) {
 	e := event(bad, bad, journal.Outcome(bad), journal.Answer{Status: bad, Text: long})
 	e.From, e.Recipient, e.By = bad, bad, long
 	r := written(t, m, a, e)
-	events, err := r.Events(t.Context(), journal.Filter{})
+	events, err := r.Newest(t.Context(), journal.Filter{})
 	must(t, err)
 	if len(events) != 2 {
 		t.Fatalf("%d events", len(events))
@@ -366,7 +384,7 @@ func TestManyWriters(t *testing.T) {
 	}
 	wg.Wait()
 	must(t, j.Close())
-	events, err := reader(t, dir).Events(t.Context(), journal.Filter{})
+	events, err := reader(t, dir).Newest(t.Context(), journal.Filter{})
 	must(t, err)
 	next := map[string]int{}
 	for _, e := range events {
@@ -401,7 +419,7 @@ func TestNobodyWaits(t *testing.T) {
 	must(t, os.Mkdir(dir, 0o700))
 	wait(t, "the journal", func() bool { _, err := os.Stat(filepath.Join(dir, "journal.db")); return err == nil })
 	must(t, j.Close())
-	events, err := reader(t, dir).Events(t.Context(), journal.Filter{})
+	events, err := reader(t, dir).Newest(t.Context(), journal.Filter{})
 	must(t, err)
 	var lost int
 	_, rest, _ := strings.Cut(log.String(), "lost=")
@@ -465,14 +483,14 @@ func TestAppend(t *testing.T) {
 			return false
 		}
 		defer r.Close()
-		n, err := r.Newest(t.Context())
+		n, err := r.Last(t.Context())
 		return n == 1 && err == nil
 	})
 	must(t, journal.Append(t.Context(), dir, event("A", "ann@dest.example", journal.Dropped, none)))
 	j.Record(event("B", "ann@dest.example", journal.Held, none))
 	must(t, j.Close())
 	must(t, journal.Append(t.Context(), dir, event("B", "ann@dest.example", journal.Released, none)))
-	events, err := reader(t, dir).Events(t.Context(), journal.Filter{})
+	events, err := reader(t, dir).Newest(t.Context(), journal.Filter{})
 	must(t, err)
 	var got []string
 	for _, e := range events {

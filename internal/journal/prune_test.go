@@ -92,7 +92,7 @@ func TestKeepSize(t *testing.T) {
 	j, log = start(t, dir, func() journal.Limits { return journal.Limits{Size: limit} })
 	r := reader(t, dir)
 	first := func() int { // the oldest that is left
-		events, err := r.Events(t.Context(), journal.Filter{After: 0, Limit: 1_000_000})
+		events, err := r.Newest(t.Context(), journal.Filter{})
 		must(t, err)
 		n, err := strconv.Atoi(events[0].Message)
 		must(t, err)
@@ -137,13 +137,13 @@ func TestNumbersAreNotGivenAgain(t *testing.T) {
 	}
 	must(t, j.Close())
 	r := reader(t, dir)
-	newest, err := r.Newest(t.Context())
+	newest, err := r.Last(t.Context())
 	must(t, err)
 	j, _ = start(t, dir, func() journal.Limits { return journal.Limits{Keep: 24 * time.Hour} })
 	wait(t, "pruning", func() bool { return whole(t, r, "old") == "false 0 1" })
 	story(j, "new", 0)
 	must(t, j.Close())
-	events, err := r.Events(t.Context(), journal.Filter{After: newest})
+	events, err := r.After(t.Context(), newest, journal.Filter{})
 	must(t, err)
 	if len(events) != 2 || events[0].Message != "new" {
 		t.Errorf("%+v", events)

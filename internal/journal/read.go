@@ -14,17 +14,16 @@ type Filter struct {
 	Since, Until time.Time // the latter is excluded
 	From, To     string    // of sender and recipient: a whole address, or any part of one
 	Text         string    // any part of the subject, an address or an answer
-	After        int64     // Event.Number of the last event that is known
-	Limit        int       // the newest so many; with After the oldest
+	Limit        int       // how many
 }
 
-// conditions returns f as the end of a statement and the parameters for it. All
-// parts are constants.
+// conditions returns f as conditions of a statement and the parameters for
+// them. All parts are constants.
 func (f Filter) conditions() (where string, args []any) {
 	// What the queue says about its beginning is in the answer to the sender.
-	parts := []string{`(answer OR outcome <> 'queued')`}
-	add := func(part string, arg any) {
-		parts = append(parts, part)
+	where = ` WHERE (answer OR outcome <> 'queued')`
+	add := func(condition string, arg any) {
+		where += ` AND ` + condition
 		args = append(args, arg)
 	}
 	if !f.Since.IsZero() {
@@ -51,19 +50,6 @@ func (f Filter) conditions() (where string, args []any) {
 		add(`(sender || ' ' || recipient || ' ' || targets || ' ' || text || ' ' ||
 			coalesce((SELECT subject FROM message WHERE id = event.message), '')) LIKE ? ESCAPE '\'`, containing(f.Text))
 	}
-	if f.After > 0 {
-		add(`number > ?`, f.After)
-	}
-	where = ` WHERE ` + strings.Join(parts, ` AND `)
-	if f.After > 0 {
-		where += ` ORDER BY number`
-	} else {
-		where += ` ORDER BY time DESC, number DESC`
-	}
-	if f.Limit > 0 {
-		where += ` LIMIT ?`
-		args = append(args, f.Limit)
-	}
 	return where, args
 }
 
@@ -80,18 +66,33 @@ func containing(s string) string {
 
 const selectEvents = `SELECT number, time, message, answer, sender, recipient, targets, outcome, by_whom, code, status, text FROM event`
 
-// Events returns what f chooses, the newest last.
-func (r *Reader) Events(ctx context.Context, f Filter) ([]Event, error) {
+// Newest returns the newest of the events that f chooses, the last one last.
+func (r *Reader) Newest(ctx context.Context, f Filter) ([]Event, error) {
 	where, args := f.conditions()
-	list, err := r.events(ctx, selectEvents+where, args...)
-	if f.After == 0 {
-		slices.Reverse(list)
-	}
+	list, err := r.events(ctx, selectEvents+where+` ORDER BY time DESC, number DESC`+limit, append(args, f.limit())...)
+	slices.Reverse(list)
 	return list, err
 }
 
-// Newest returns the number of the newest event, 0 when there is none.
-func (r *Reader) Newest(ctx context.Context) (number int64, err error) {
+// After returns the oldest of the events that f chooses and that come after the
+// one of this number. Whoever has read all goes on with the last Event.Number
+// to hear what is new.
+func (r *Reader) After(ctx context.Context, number int64, f Filter) ([]Event, error) {
+	where, args := f.conditions()
+	return r.events(ctx, selectEvents+where+` AND number > ? ORDER BY number`+limit, append(args, number, f.limit())...)
+}
+
+const limit = ` LIMIT ?`
+
+func (f Filter) limit() int {
+	if f.Limit == 0 {
+		return -1 // SQLite's word for none
+	}
+	return f.Limit
+}
+
+// Last returns the number of the last event, 0 when there is none.
+func (r *Reader) Last(ctx context.Context) (number int64, err error) {
 	err = r.db.Read().QueryRowContext(ctx, `SELECT coalesce(max(number), 0) FROM event`).Scan(&number)
 	return number, err
 }
