@@ -84,7 +84,7 @@ func makePerson(text, bare, angle, comment string, bracketed bool) person {
 
 // decodeName returns a name in Unicode, or "" when it cannot be told what it is.
 func decodeName(raw string) string {
-	if len(raw) > maxRawName {
+	if raw == "" || len(raw) > maxRawName {
 		return ""
 	}
 	name, ok := decodeWords(raw)
@@ -97,6 +97,9 @@ func decodeName(raw string) string {
 // parseMailbox returns the address that s is, with or without a route and a final
 // dot, or the zero Mailbox.
 func parseMailbox(s string) address.Mailbox {
+	if s == "" {
+		return address.Mailbox{}
+	}
 	m, err := address.ParsePath(strings.TrimSuffix(s, "."))
 	if err != nil || m.Domain == "" {
 		return address.Mailbox{}
