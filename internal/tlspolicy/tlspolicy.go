@@ -115,12 +115,20 @@ func (d *Domain) rule(ctx context.Context, host string) *Rule {
 	return unverified
 }
 
-// plain is the rule for a host without any policy.
-func (d *Domain) plain(host string) *Rule {
-	r := &Rule{domain: d.name, host: host, policy: Policy{Type: PolicyNone, Domain: d.name}}
+// Opportunistic returns the rule for a host that nobody asks anything of: what a
+// TLS report itself is sent under (RFC 8460 3).
+func Opportunistic(host string) *Rule {
+	r := &Rule{host: host}
 	if !address.Domain(host).IsLiteral() {
 		r.serverName = host
 	}
+	return r
+}
+
+// plain is the rule for a host without any policy.
+func (d *Domain) plain(host string) *Rule {
+	r := Opportunistic(host)
+	r.domain, r.policy = d.name, Policy{Type: PolicyNone, Domain: d.name}
 	return r
 }
 

@@ -87,7 +87,18 @@ func TestLiteral(t *testing.T) {
 	}
 }
 
-// A case is one host with one policy: what becomes of it.
+// What a report is sent under asks for nothing, whatever the domain does.
+func TestOpportunistic(t *testing.T) {
+	rule := tlspolicy.Opportunistic(host)
+	if _, sni, err := shake(t, rule, shows(selfSigned(t, leaf("other.test")))); err != nil || sni != host || rule.Key != "" {
+		t.Errorf("asked for %q: %v", sni, err)
+	}
+	if no := rule.Refuse(tlspolicy.ErrNotOffered); no != nil {
+		t.Errorf("got %v", no)
+	}
+}
+
+// An outcome is what becomes of one host with one policy.
 type outcome struct {
 	reply    string // of Refuse after a failed handshake, how it begins after "451 "; "" when all is well
 	failures string
