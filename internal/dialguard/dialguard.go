@@ -50,7 +50,7 @@ func control(_ context.Context, _, addr string, _ syscall.RawConn) error {
 	if err != nil {
 		return err
 	}
-	if !public(to.Addr()) {
+	if !Public(to.Addr()) {
 		return fmt.Errorf("%s: %w", to.Addr(), ErrPrivate)
 	}
 	return nil
@@ -109,8 +109,8 @@ func prefixes(texts ...string) []netip.Prefix {
 	return all
 }
 
-// public reports whether ip is an address a server on the Internet can have.
-func public(ip netip.Addr) bool {
+// Public reports whether ip is an address a server on the Internet can have.
+func Public(ip netip.Addr) bool {
 	if !ip.IsValid() || ip.Zone() != "" {
 		return false
 	}

@@ -22,7 +22,7 @@ func TestPrivate(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v", s, conn, err, ErrPrivate)
 		}
 	}
-	if public(netip.MustParseAddr("fe80::1%eth0")) || public(netip.Addr{}) {
+	if Public(netip.MustParseAddr("fe80::1%eth0")) || Public(netip.Addr{}) {
 		t.Error("an address with a zone, or none, counts as public")
 	}
 }
@@ -32,7 +32,7 @@ func TestPublic(t *testing.T) {
 		1.1.1.1 9.255.255.255 11.0.0.1 100.63.255.255 100.128.0.1 126.255.255.255 128.0.0.1 142.250.1.26 169.253.0.1
 		172.15.255.255 172.32.0.1 192.0.1.1 192.167.1.1 192.169.1.1 198.17.0.1 198.20.0.1 223.255.255.255
 		::ffff:142.250.1.26 2001:4860:4860::8888 2a00:1450:4001::1a 2606:4700::1111 2001:200::1`) {
-		if !public(netip.MustParseAddr(s)) {
+		if !Public(netip.MustParseAddr(s)) {
 			t.Errorf("%s does not count as public", s)
 		}
 	}
