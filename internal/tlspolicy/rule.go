@@ -34,6 +34,7 @@ type Rule struct {
 	verify       func(tls.ConnectionState) error
 	policy       Policy
 	failures     []Failure // of the policy, whatever the host does
+	report       func(Session)
 }
 
 // Config returns the settings of a TLS client for the host. The handshake fails
@@ -74,10 +75,30 @@ func (r *Rule) Refuse(why error) *reply.Reply {
 	return &reply.Reply{Code: 451, Status: status, Text: fmt.Sprintf("%s requires TLS (%s), and %s", r.domain, r.by, what), Err: why}
 }
 
-// Session returns what a TLS report is to say about one connection: its state
-// once there is TLS, else nil and why there is none, as for Refuse. For a host
-// that is skipped both are nil.
-func (r *Rule) Session(state *tls.ConnectionState, why error) Session {
+// Went tells whoever is to report it how TLS went on a connection to the host:
+// its state once there is TLS, else nil and why there is none, as for Refuse.
+func (r *Rule) Went(conn net.Conn, state *tls.ConnectionState, why error) {
+	if r.report == nil {
+		return
+	}
+	s := r.session(state, why)
+	if conn != nil {
+		s.Local, s.Remote = ip(conn.LocalAddr()), ip(conn.RemoteAddr())
+	}
+	r.report(s)
+}
+
+// ip returns the IP address of one end of a connection, if it has one.
+func ip(addr net.Addr) netip.Addr {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return tcp.AddrPort().Addr().Unmap()
+}
+
+// session says what is to be reported.
+func (r *Rule) session(state *tls.ConnectionState, why error) Session {
 	if state != nil && r.testing {
 		why = r.verify(*state)
 	}
@@ -94,7 +115,7 @@ type Session struct {
 	Domain        string // the destination, whose owner hears of it
 	Policy        Policy
 	Host          string
-	Local, Remote netip.Addr // the caller sets them; the zero Addr when there was no connection
+	Local, Remote netip.Addr // zero when there was no connection
 	Failures      []Failure  // none: all is as the policy asks
 }
 

@@ -7,7 +7,7 @@
 //	rule.Skip                              // not nil: do not connect, this is why
 //	tls.Client(conn, rule.Config())        // after STARTTLS
 //	rule.Refuse(why)                       // no TLS: nil means clear text will do
-//	rule.Session(...)                      // what a TLS report says of it
+//	rule.Went(conn, state, why)            // for Finder.Report, whatever came of it
 //
 // What stands behind the rules:
 //   - DANE (RFC 7672) where the MX records, the host's address and its TLSA
@@ -46,6 +46,10 @@ type Finder struct {
 	Web      *webclient.Client // fetches policies
 	Port     int               // of the mail hosts; 0 means 25
 	Roots    *x509.CertPool    // who may vouch for mail hosts under MTA-STS; nil means the system's
+
+	// Report hears of every connection, by Rule.Went, and of every host that is
+	// skipped. It does not wait; nil means nobody.
+	Report func(Session)
 }
 
 // A Domain is what one destination asks for, during one attempt. It is not safe
@@ -79,13 +83,16 @@ func (f *Finder) Find(domain address.Domain, mx *resolver.Answer) *Domain {
 
 // Host returns the rule for one of the hosts, the same one each time. It may ask
 // the DNS and fetch the domain's policy. When ctx ends meanwhile, the rule means
-// nothing, and no report should hear of it.
+// nothing.
 func (d *Domain) Host(ctx context.Context, host string) *Rule {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	r := d.rules[host]
 	if r == nil {
 		r = d.rule(ctx, host)
 		d.rules[host] = r
+		if r.Skip != nil && ctx.Err() == nil {
+			r.Went(nil, nil, nil)
+		}
 	}
 	return r
 }
@@ -115,8 +122,8 @@ func (d *Domain) rule(ctx context.Context, host string) *Rule {
 	return unverified
 }
 
-// Opportunistic returns the rule for a host that nobody asks anything of: what a
-// TLS report itself is sent under (RFC 8460 3).
+// Opportunistic returns the rule for a host that nobody asks anything of, nor
+// wants to hear about: what a TLS report itself is sent under (RFC 8460 3).
 func Opportunistic(host string) *Rule {
 	r := &Rule{host: host}
 	if !address.Domain(host).IsLiteral() {
@@ -128,7 +135,7 @@ func Opportunistic(host string) *Rule {
 // plain is the rule for a host without any policy.
 func (d *Domain) plain(host string) *Rule {
 	r := Opportunistic(host)
-	r.domain, r.policy = d.name, Policy{Type: PolicyNone, Domain: d.name}
+	r.domain, r.report, r.policy = d.name, d.finder.Report, Policy{Type: PolicyNone, Domain: d.name}
 	return r
 }
 

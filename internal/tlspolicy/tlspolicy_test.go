@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -61,14 +62,14 @@ func TestNoPolicy(t *testing.T) {
 			if err != nil || sni != host {
 				t.Fatalf("asked for %q: %v", sni, err)
 			}
-			if s := rule.Session(state, nil); types(s) != "" || s.Policy.Type != tlspolicy.PolicyNone || s.Policy.Domain != "example.org" || s.Host != host {
+			if s := w.went(t, rule, state, nil); types(s) != "" || s.Policy.Type != tlspolicy.PolicyNone || s.Policy.Domain != "example.org" || s.Host != host {
 				t.Errorf("got %+v", s)
 			}
 			why := fmt.Errorf("it said 454: %w", tlspolicy.ErrNotOffered)
 			if no := rule.Refuse(why); no != nil {
 				t.Errorf("got %v", no)
 			}
-			if s := rule.Session(nil, why); types(s) != tlspolicy.NotSupported {
+			if s := w.went(t, rule, nil, why); types(s) != tlspolicy.NotSupported {
 				t.Errorf("got %+v", s)
 			}
 		})
@@ -105,13 +106,13 @@ type outcome struct {
 }
 
 // judge shakes hands under a rule that enforces something.
-func judge(t *testing.T, rule *tlspolicy.Rule, server *tls.Config) (outcome, string) {
+func (w *world) judge(t *testing.T, rule *tlspolicy.Rule, server *tls.Config) (outcome, string) {
 	t.Helper()
 	if rule.Skip != nil {
-		return outcome{strings.TrimPrefix(rule.Skip.String(), "451 "), types(rule.Session(nil, nil))}, ""
+		return outcome{strings.TrimPrefix(rule.Skip.String(), "451 "), types(w.last(t))}, ""
 	}
 	state, sni, err := shake(t, rule, server)
-	out := outcome{failures: types(rule.Session(state, err))}
+	out := outcome{failures: types(w.went(t, rule, state, err))}
 	if err != nil {
 		if no := rule.Refuse(err); no != nil {
 			out.reply = strings.TrimPrefix(no.String(), "451 ")
@@ -188,14 +189,14 @@ func TestDANE(t *testing.T) {
 			if !rule.Required || rule.Key == "" {
 				t.Errorf("got %+v", rule)
 			}
-			got, sni := judge(t, rule, shows(tt.shown))
+			got, sni := w.judge(t, rule, shows(tt.shown))
 			if got != tt.want || sni != host {
 				t.Errorf("asked for %q: got %q\nwant %q", sni, got, tt.want)
 			}
 			if no := rule.Refuse(tlspolicy.ErrNotOffered); no == nil || no.String() != "451 4.7.4 example.org requires TLS (DANE), and its mail host mx.example.org does not offer it" {
 				t.Errorf("in clear: %v", no)
 			}
-			s := rule.Session(nil, tlspolicy.ErrNotOffered)
+			s := w.went(t, rule, nil, tlspolicy.ErrNotOffered)
 			if s.Policy.Type != tlspolicy.PolicyTLSA || s.Policy.Domain != host || len(s.Policy.Lines) == 0 || !strings.HasSuffix(types(s), tlspolicy.NotSupported) {
 				t.Errorf("got %+v", s)
 			}
@@ -208,7 +209,7 @@ func TestDANETrouble(t *testing.T) {
 	w := newWorld(t)
 	w.fail(t, "_25._tcp."+host, resolver.TypeTLSA)
 	w.sts(t, "testing", host)
-	got, _ := judge(t, w.rule(t, host), nil)
+	got, _ := w.judge(t, w.rule(t, host), nil)
 	want := outcome{"4.7.5 the TLSA records of mx.example.org, a mail host of example.org, cannot be looked up just now, or are forged", "dnssec-invalid"}
 	if got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -292,12 +293,12 @@ func TestAlias(t *testing.T) {
 				return
 			}
 			for name, ok := range map[string]bool{tt.want: true, host: true, "example.org": true, "example.net": false} {
-				got, sni := judge(t, rule, shows(w.ca.issue(t, leaf(name), w.ca)))
+				got, sni := w.judge(t, rule, shows(w.ca.issue(t, leaf(name), w.ca)))
 				if (got.reply == "") != ok || sni != tt.want {
 					t.Errorf("%s: asked for %q, got %q", name, sni, got)
 				}
 			}
-			if s := rule.Session(nil, nil); s.Policy.Domain != tt.want {
+			if s := w.went(t, rule, nil, nil); s.Policy.Domain != tt.want {
 				t.Errorf("got %+v", s)
 			}
 		})
@@ -346,12 +347,14 @@ func TestValidator(t *testing.T) {
 		rule := w.Find(address.Domain(domain), mx).Host(t.Context(), "mx."+domain)
 		if rule.Required != want.required || (rule.Skip != nil) != want.skip {
 			t.Errorf("%s: got %+v", domain, rule)
+		}
+		if rule.Skip != nil {
 			continue
 		}
-		if got, _ := judge(t, rule, shows(cert)); !want.skip && got != (outcome{}) {
+		if got, _ := w.judge(t, rule, shows(cert)); got != (outcome{}) {
 			t.Errorf("%s: got %q", domain, got)
 		}
-		if got, _ := judge(t, rule, shows(selfSigned(t, leaf("mx."+domain)))); (got.reply == "") != (domain == "plain.example") {
+		if got, _ := w.judge(t, rule, shows(selfSigned(t, leaf("mx."+domain)))); (got.reply == "") != (domain == "plain.example") {
 			t.Errorf("%s, another certificate: got %q", domain, got)
 		}
 	}
@@ -365,10 +368,10 @@ func TestDANEWithoutMX(t *testing.T) {
 	cert := selfSigned(t, leaf("x.test"))
 	w.set(t, "_25._tcp.example.org", resolver.TypeTLSA, about(3, 1, cert.Leaf))
 	rule := w.rule(t, "example.org")
-	if got, _ := judge(t, rule, shows(cert)); got != (outcome{}) || !rule.Required {
+	if got, _ := w.judge(t, rule, shows(cert)); got != (outcome{}) || !rule.Required {
 		t.Errorf("got %q", got)
 	}
-	if got, _ := judge(t, rule, shows(selfSigned(t, leaf("x.test")))); got.reply == "" {
+	if got, _ := w.judge(t, rule, shows(selfSigned(t, leaf("x.test")))); got.reply == "" {
 		t.Errorf("got %q", got)
 	}
 	w.Port = 2525
@@ -405,13 +408,13 @@ func TestEnforce(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			rule := w.rule(t, tt.host)
-			if got, _ := judge(t, rule, shows(tt.shown)); got != tt.want {
+			if got, _ := w.judge(t, rule, shows(tt.shown)); got != tt.want {
 				t.Errorf("got %q\nwant %q", got, tt.want)
 			}
 			if no := rule.Refuse(tlspolicy.ErrNotOffered); !rule.Required || no == nil || no.Status != "4.7.4" {
 				t.Errorf("in clear: %v", no)
 			}
-			s := rule.Session(nil, nil)
+			s := w.went(t, rule, nil, nil)
 			if s.Policy.Type != tlspolicy.PolicySTS || s.Policy.Domain != "example.org" || s.Domain != "example.org" ||
 				!slices.Equal(s.Policy.MX, []string{"mx.example.org", "*.wild.example.org"}) || s.Policy.Lines[1] != "mode: enforce" {
 				t.Errorf("got %+v", s)
@@ -438,10 +441,10 @@ func TestTesting(t *testing.T) {
 		if rule.Required || rule.Key != "" || rule.Refuse(tlspolicy.ErrNotOffered) != nil {
 			t.Errorf("%s: got %+v", tt.name, rule)
 		}
-		if got, _ := judge(t, rule, shows(tt.shown)); got != (outcome{"", tt.failures}) {
+		if got, _ := w.judge(t, rule, shows(tt.shown)); got != (outcome{"", tt.failures}) {
 			t.Errorf("%s: got %q", tt.name, got)
 		}
-		if s := rule.Session(nil, tlspolicy.ErrNotOffered); !strings.HasSuffix(types(s), tlspolicy.NotSupported) || s.Policy.Type != tlspolicy.PolicySTS {
+		if s := w.went(t, rule, nil, tlspolicy.ErrNotOffered); !strings.HasSuffix(types(s), tlspolicy.NotSupported) || s.Policy.Type != tlspolicy.PolicySTS {
 			t.Errorf("%s: got %+v", tt.name, s)
 		}
 	}
@@ -454,11 +457,11 @@ func TestBoth(t *testing.T) {
 	cert := selfSigned(t, leaf("x.test"))
 	w.tlsa(t, about(3, 1, cert.Leaf))
 	rule := w.rule(t, host) // which the MTA-STS policy does not even name
-	if got, _ := judge(t, rule, shows(cert)); got != (outcome{}) {
+	if got, _ := w.judge(t, rule, shows(cert)); got != (outcome{}) {
 		t.Errorf("DANE satisfied: got %q", got)
 	}
 	w.sts(t, "enforce", host)
-	if got, _ := judge(t, w.rule(t, host), shows(w.ca.issue(t, leaf(host)))); got.reply == "" {
+	if got, _ := w.judge(t, w.rule(t, host), shows(w.ca.issue(t, leaf(host)))); got.reply == "" {
 		t.Errorf("DANE not satisfied, MTA-STS would be: got %q", got)
 	}
 	w.fail(t, "_25._tcp."+host, resolver.TypeTLSA)
@@ -467,10 +470,10 @@ func TestBoth(t *testing.T) {
 	}
 	// Records of which none is usable ask for TLS; the policy for more.
 	w.tlsa(t, about(0, 1, cert.Leaf))
-	if got, _ := judge(t, w.rule(t, host), shows(cert)); !strings.HasPrefix(got.reply, "4.7.5 example.org requires TLS (MTA-STS)") {
+	if got, _ := w.judge(t, w.rule(t, host), shows(cert)); !strings.HasPrefix(got.reply, "4.7.5 example.org requires TLS (MTA-STS)") {
 		t.Errorf("no usable record, MTA-STS not satisfied: got %q", got)
 	}
-	if got, _ := judge(t, w.rule(t, host), shows(w.ca.issue(t, leaf(host)))); got.reply != "" {
+	if got, _ := w.judge(t, w.rule(t, host), shows(w.ca.issue(t, leaf(host)))); got.reply != "" {
 		t.Errorf("no usable record, MTA-STS satisfied: got %q", got)
 	}
 }
@@ -486,10 +489,10 @@ func TestPolicyTrouble(t *testing.T) {
 		w.sts(t, "enforce", host)
 		change(t, w)
 		rule := w.rule(t, host)
-		if got, _ := judge(t, rule, shows(selfSigned(t, leaf("x.test")))); rule.Required || got != (outcome{"", want}) {
+		if got, _ := w.judge(t, rule, shows(selfSigned(t, leaf("x.test")))); rule.Required || got != (outcome{"", want}) {
 			t.Errorf("got %q, want %s", got, want)
 		}
-		if s := rule.Session(nil, nil); s.Policy.Type != tlspolicy.PolicyNone || s.Failures[0].Reason == "" {
+		if s := w.went(t, rule, nil, nil); s.Policy.Type != tlspolicy.PolicyNone || s.Failures[0].Reason == "" {
 			t.Errorf("got %+v", s)
 		}
 	}
@@ -501,10 +504,54 @@ func TestHandshake(t *testing.T) {
 	w.sts(t, "enforce", host)
 	old := shows(w.ca.issue(t, leaf(host)))
 	old.MaxVersion = tls.VersionTLS11
-	got, _ := judge(t, w.rule(t, host), old)
+	got, _ := w.judge(t, w.rule(t, host), old)
 	if !strings.HasPrefix(got.reply, "4.7.5 example.org requires TLS (MTA-STS), and there is none with its mail host mx.example.org: ") || got.failures != "validation-failure" {
 		t.Errorf("got %q", got)
 	}
+}
+
+// Who hears of what: a connection with its two ends, a host that is skipped
+// once, and nobody of what we did not find out.
+func TestReport(t *testing.T) {
+	w := newWorld(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	conn, err := net.DialTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, listener.Addr().(*net.TCPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	w.rule(t, host).Went(conn, nil, tlspolicy.ErrNotOffered)
+	if s := w.last(t); s.Local.String() != "127.0.0.2" || s.Remote.String() != "127.0.0.1" || s.Domain != "example.org" || s.Host != host {
+		t.Errorf("got %+v", s)
+	}
+
+	w.fail(t, "_25._tcp."+host, resolver.TypeTLSA)
+	mx, err := w.dns.Lookup(t.Context(), "example.org", resolver.TypeMX)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := w.Find("example.org", mx)
+	d.Host(t.Context(), host)
+	d.Host(t.Context(), host)
+	if len(w.heard) != 1 || w.heard[0].Local.IsValid() {
+		t.Errorf("heard %+v", w.heard)
+	}
+	w.heard = nil
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w.Find("example.org", mx).Host(ctx, host)
+	tlspolicy.Opportunistic(host).Went(conn, nil, tlspolicy.ErrNotOffered)
+	if len(w.heard) != 0 {
+		t.Errorf("heard %+v", w.heard)
+	}
+	w.Report = nil
+	w.rule(t, host)
+	w.Find("example.org", nil).Host(t.Context(), "other.test").Went(conn, nil, nil)
 }
 
 // Which connections may serve for which destinations?

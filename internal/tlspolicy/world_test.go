@@ -57,6 +57,7 @@ type world struct {
 	dns    dnssec
 	ca     *issuer
 	policy string // at the policy host; empty: nothing is announced
+	heard  []tlspolicy.Session
 }
 
 func newWorld(t *testing.T) *world {
@@ -77,6 +78,7 @@ func newWorld(t *testing.T) *world {
 	w.Finder = &tlspolicy.Finder{Resolver: w.dns, Policies: cache, Roots: roots, Web: &webclient.Client{
 		Resolver: w.dns, Guard: dialguard.Guard{AllowPrivate: true}, Roots: roots, Port: uint16(server.Listener.Addr().(*net.TCPAddr).Port),
 	}}
+	w.Report = func(s tlspolicy.Session) { w.heard = append(w.heard, s) }
 	w.set(t, "example.org", resolver.TypeMX, "10 mx.example.org.")
 	w.set(t, "mx.example.org", resolver.TypeA, "127.0.0.1")
 	w.set(t, "mta-sts.example.org", resolver.TypeA, "127.0.0.1")
@@ -121,6 +123,24 @@ func (w *world) rule(t *testing.T, host string) *tlspolicy.Rule {
 		mx = nil
 	}
 	return w.Find(address.Domain("example.org"), mx).Host(t.Context(), host)
+}
+
+// last returns what was reported last, and forgets it.
+func (w *world) last(t *testing.T) tlspolicy.Session {
+	t.Helper()
+	if len(w.heard) == 0 {
+		t.Fatal("nothing was reported")
+	}
+	s := w.heard[len(w.heard)-1]
+	w.heard = nil
+	return s
+}
+
+// went reports a connection, and returns what is heard of it.
+func (w *world) went(t *testing.T, rule *tlspolicy.Rule, state *tls.ConnectionState, why error) tlspolicy.Session {
+	t.Helper()
+	rule.Went(nil, state, why)
+	return w.last(t)
 }
 
 // An issuer is an authority.
