@@ -108,10 +108,19 @@ func (w *writer) trouble(err error) {
 	if errors.Is(err, database.ErrUnhealthy) {
 		w.shut()
 	}
-	if errors.Is(err, errDamaged) {
-		w.shut()
+	if isDamage(err) {
 		w.moveAside()
 	}
+}
+
+// isDamage reports whether SQLite found that the file is not what it wrote:
+// SQLITE_CORRUPT or SQLITE_NOTADB.
+func isDamage(err error) bool {
+	coded, ok := errors.AsType[interface {
+		error
+		Code() int
+	}](err)
+	return ok && (coded.Code()&0xff == 11 || coded.Code()&0xff == 26)
 }
 
 // moveAside renames a damaged database, over the one that was damaged before,
@@ -169,5 +178,3 @@ func write(db *database.DB, batch []Entry) error {
 		return nil
 	})
 }
-
-var errDamaged = errors.New("damaged")
