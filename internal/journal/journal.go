@@ -16,7 +16,6 @@ package journal
 
 import (
 	"embed"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -102,7 +101,7 @@ func (j *Journal) Close() error {
 	select {
 	case <-j.ended:
 	case <-time.After(closeTime):
-		return errors.New("journal: the disk does not answer")
+		return fmt.Errorf("journal: not everything is written after %v", closeTime)
 	}
 	if n := len(j.peek(maxWaiting)); n > 0 {
 		return fmt.Errorf("journal: %d entries could not be written", n)

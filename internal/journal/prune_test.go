@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,16 +67,9 @@ func TestKeepDays(t *testing.T) {
 // time, and what is recorded meanwhile is written.
 func TestKeepSize(t *testing.T) {
 	dir := t.TempDir()
-	const limit = 1 << 20
-	var off atomic.Bool
-	off.Store(true)
-	j, log := start(t, dir, func() journal.Limits {
-		if off.Load() {
-			return journal.Limits{}
-		}
-		return journal.Limits{Size: limit}
-	})
-	const all = 1500
+	const limit = 512 << 10
+	j, _ := start(t, dir, unlimited)
+	const all = 800
 	for i := range all {
 		story(j, fmt.Sprintf("%05d", i), time.Duration(all-i)*time.Minute)
 	}
@@ -88,8 +80,7 @@ func TestKeepSize(t *testing.T) {
 	if before.Size() < 2*limit {
 		t.Fatalf("only %d octets", before.Size())
 	}
-	off.Store(false)
-	j, log = start(t, dir, func() journal.Limits { return journal.Limits{Size: limit} })
+	j, log := start(t, dir, func() journal.Limits { return journal.Limits{Size: limit} })
 	r := reader(t, dir)
 	first := func() int { // the oldest that is left
 		events, err := r.Newest(t.Context(), journal.Filter{})
