@@ -9,9 +9,8 @@
 //     line for each of these events, and the queue is in another database.
 //   - Texts may come from strangers: they are cut and cleaned here.
 //
-// The database is not worth a sync for each batch (synchronous=NORMAL): after a
-// power cut the last seconds may be missing, and it is still whole. One that is
-// damaged all the same is moved aside, and a new one is begun.
+// A batch is one transaction and one sync, at most five a second. A database that
+// is damaged is moved aside, and a new one is begun.
 package journal
 
 import (

@@ -97,19 +97,26 @@ func (w *writer) do(something func(*database.DB) error) error {
 	return err
 }
 
-// trouble tells the log, once a minute. A database that takes no more writes is
-// opened again: the kernel may have forgotten some of it, but nothing else
-// depends on it, and damage is found out. One that is damaged is moved aside.
+// trouble tells the log, once a minute, and makes sure that the next try does
+// not meet the same: a database that takes no more writes is opened again, as
+// the kernel may have forgotten some of it, but nothing else depends on it, and
+// damage is found out. One that is damaged is moved aside.
 func (w *writer) trouble(err error) {
+	damaged := isDamage(err)
+	if damaged || errors.Is(err, database.ErrUnhealthy) {
+		w.shut()
+	}
+	if damaged {
+		moved := w.moveAside()
+		if moved == nil {
+			w.log.Error("the journal was damaged and is begun anew", "err", err, "moved_to", filepath.Join(w.dir, damagedName))
+			return
+		}
+		err = errors.Join(err, moved)
+	}
 	if time.Since(w.toldTrouble) >= time.Minute {
 		w.toldTrouble = time.Now()
 		w.log.Error("the journal cannot be written, trying again", "err", err)
-	}
-	if errors.Is(err, database.ErrUnhealthy) {
-		w.shut()
-	}
-	if isDamage(err) {
-		w.moveAside()
 	}
 }
 
@@ -126,7 +133,7 @@ func isDamage(err error) bool {
 // moveAside renames a damaged database, over the one that was damaged before,
 // so that there is never more than one. Its log goes: it belongs to the old file
 // and would be taken for that of the new one.
-func (w *writer) moveAside() {
+func (w *writer) moveAside() error {
 	path := filepath.Join(w.dir, fileName)
 	err := os.Rename(path, filepath.Join(w.dir, damagedName))
 	for _, suffix := range []string{"-wal", "-shm"} {
@@ -134,11 +141,7 @@ func (w *writer) moveAside() {
 			err = errors.Join(err, e)
 		}
 	}
-	if err != nil {
-		w.log.Error("the journal is damaged and cannot be moved aside", "err", err)
-		return
-	}
-	w.log.Error("the journal was damaged and is begun anew", "moved_to", filepath.Join(w.dir, damagedName))
+	return err
 }
 
 // tellLost tells the log, once a minute, how many entries found no room.
