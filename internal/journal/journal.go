@@ -9,7 +9,7 @@
 //     line for each of these events, and the queue is in another database.
 //   - Texts may come from strangers: they are cut and cleaned here.
 //
-// A batch is one transaction and one sync, at most five a second. A database that
+// What comes within 200 ms shares a transaction and its sync. A database that
 // is damaged is moved aside, and a new one is begun.
 package journal
 
