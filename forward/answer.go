@@ -1,64 +1,191 @@
 package forward
 
 import (
-	"fmt"
+	"context"
 	"strings"
+	"time"
 
-	"onward/internal/message"
+	"onward/internal/address"
 	"onward/internal/reply"
 	"onward/internal/smtpclient"
+	"onward/internal/store"
 )
 
-// conclude makes one answer of what became of all targets (RELIABILITY.md 2.2,
-// as far as it goes without a queue):
-//
-//	all delivered           the destination's 2xx
-//	none, one refused or
-//	all refused             the destination's 5xx
-//	none, any other way     4xx, the destination's where it spoke, else 451
-//	some, the rest refused  554 with the refusal: the sender must hear of it
-//	some, others not yet    4xx; those delivered are remembered, so that the
-//	                        next try brings them no second copy
-//
-// A target whose answer to the final dot never came (unknown) counts as not
-// yet: a second copy is possible, loss is not.
-func (f *Forwarder) conclude(env *message.Envelope, msg *message.Message, deliveries []*delivery) *reply.Reply {
+// A class is what may become of a sender's mail after we have answered for it
+// (RELIABILITY.md 2.2, DESIGN.md 9.3).
+type class int
+
+const (
+	bounceable   class = iota // a later failure is reported to the sender
+	null                      // a later failure is held for the operator: a bounce is never bounced
+	unbounceable              // nobody can be told of a later failure, so the sender keeps the message
+)
+
+func (m *mail) class() class {
+	switch {
+	case m.env.From.IsNull() || len(m.env.Recipients) > 0 && m.env.Recipients[0].SRS:
+		return null
+	case m.env.Bounceable:
+		return bounceable
+	}
+	return unbounceable
+}
+
+// A mixture is what the targets of one message said: whether any delivered it,
+// refused it, and could not yet (deferred, or no answer to the final dot).
+type mixture struct{ delivered, refused, pending bool }
+
+// An ending is how a session ends.
+type ending int
+
+const (
+	forwarded ending = iota // 2xx: everybody has it
+	refused                 // the destination's 5xx; the sender tells its user
+	deferred                // the destination's 4xx, or 451; the sender keeps it
+	owned                   // 2xx: what was not delivered is ours, in the queue
+)
+
+// endings is the outcome table of RELIABILITY.md 2.2. Where the sender keeps a
+// message that somebody has already, or would lose it to a refusal, it becomes
+// ours instead, whoever wrote it.
+var endings = map[mixture]map[class]ending{
+	{false, false, false}: {bounceable: forwarded, null: forwarded, unbounceable: forwarded}, // no target: an alias that discards
+	{true, false, false}:  {bounceable: forwarded, null: forwarded, unbounceable: forwarded},
+	{false, true, false}:  {bounceable: refused, null: refused, unbounceable: refused},
+	{false, false, true}:  {bounceable: owned, null: owned, unbounceable: deferred},
+	{false, true, true}:   {bounceable: owned, null: owned, unbounceable: deferred},
+	{true, true, false}:   {bounceable: owned, null: owned, unbounceable: owned},
+	{true, false, true}:   {bounceable: owned, null: owned, unbounceable: owned},
+	{true, true, true}:    {bounceable: owned, null: owned, unbounceable: owned},
+}
+
+// conclude makes one answer of what became of all targets, and stores what is
+// ours from now on. Whoever hung up has heard nothing and owns all of it still;
+// so does everybody when the queue cannot take it, and then what was delivered is
+// remembered on disk, so that the sender's next try does not deliver it again.
+func (f *Forwarder) conclude(ctx context.Context, m *mail) (*reply.Reply, bool) {
 	by := map[smtpclient.Result][]*delivery{}
-	for _, d := range deliveries {
+	for _, d := range m.deliveries {
 		by[d.outcome.Result] = append(by[d.outcome.Result], d)
 	}
-	done, refused := by[smtpclient.Delivered], by[smtpclient.Refused]
+	done, no := by[smtpclient.Delivered], by[smtpclient.Refused]
 	pending := append(by[smtpclient.Deferred], by[smtpclient.Unknown]...)
-	for _, d := range done {
-		if k := f.key(env, msg, d); len(pending) > 0 {
-			f.delivered.remember(k, d.outcome.Reply)
-		} else {
-			f.delivered.forget(k)
-		}
+	f.remember(m, done)
+	switch endings[mixture{len(done) > 0, len(no) > 0, len(pending) > 0}][m.class()] {
+	case forwarded:
+		return delivered(done), false
+	case refused:
+		return relay(no[0]), false
+	case deferred:
+		return relay(pending[0]), false
 	}
-	switch {
-	case len(deliveries) == 0:
+	if m.env.Gone() { // it hears nothing of this; what was delivered stays remembered
+		return reply.New(451, "4.4.2", "you hung up before the answer, please try again"), false
+	}
+	if err := f.own(ctx, m, pending, no); err != nil {
+		f.Log.Error("the queue cannot take a message, its sender is asked to keep it", "id", m.env.ID, "err", err)
+		f.save(ctx, m.env.ID)
+		return keep(m, append(pending, no...)[0]), false
+	}
+	return taken(done, pending, no), true
+}
+
+// keep asks the sender to try again. Where somebody has the message a refusal
+// must not end it.
+func keep(m *mail, d *delivery) *reply.Reply {
+	r := relay(d)
+	if r.Permanent() {
+		return &reply.Reply{Code: 451, Status: "4.3.0", Text: "not all recipients could be served, please try again: " + r.Text}
+	}
+	return r
+}
+
+// own puts on disk what was not delivered: attempts to come, and refusals that
+// the sender is told of by a report, or that are held where it may not be.
+func (f *Forwarder) own(ctx context.Context, m *mail, pending, no []*delivery) error {
+	var items []*store.Item
+	for _, d := range pending {
+		items = append(items, m.item(d))
+	}
+	for _, d := range no {
+		item := m.item(d)
+		item.Refused, item.Next = true, time.Now()
+		items = append(items, item)
+	}
+	return f.Queue.Add(ctx, m.msg.Rest(), items)
+}
+
+// item is what the queue must know of a delivery.
+func (m *mail) item(d *delivery) *store.Item {
+	item := &store.Item{
+		Message:    m.env.ID,
+		Kind:       store.Mail,
+		Sender:     m.env.From,
+		Bounceable: m.class() == bounceable,
+		From:       d.from,
+		Recipient:  d.recipients[0].Address,
+		Target:     d.target,
+		Header:     d.copy.Header(),
+		Size:       d.copy.Size(),
+		EightBit:   d.copy.EightBit(),
+		UTF8:       d.needsUTF8(m.env),
+		Arrived:    m.env.Arrived,
+		Expires:    m.env.Arrived.Add(m.route.Lifetime),
+		State:      store.Waiting,
+		Host:       d.outcome.Host,
+		Said:       words(d.outcome).String(),
+		Paused:     d.outcome.Limited,
+		Next:       d.outcome.NotBefore, // zero: as the queue has it
+	}
+	if d.outcome.Tried {
+		item.Attempts, item.Tried = 1, 1
+	}
+	return item
+}
+
+// words are the destination's own where it spoke, else ours.
+func words(out smtpclient.Outcome) *reply.Reply {
+	if out.Said != nil {
+		return out.Said
+	}
+	return out.Reply
+}
+
+// delivered answers a message that every target has.
+func delivered(done []*delivery) *reply.Reply {
+	switch len(done) {
+	case 0:
 		return reply.New(250, "2.0.0", "accepted")
-	case len(pending) > 0:
-		return relay(pending[0])
-	case len(done) == 0:
-		return relay(refused[0])
-	case len(refused) > 0:
-		r := relay(refused[0])
-		return &reply.Reply{Code: 554, Status: r.Status, Text: fmt.Sprintf("delivered to %d of %d mailboxes, but not to all: %s", len(done), len(deliveries), r.Text), Err: r.Err}
-	case len(done) == 1:
+	case 1:
 		return &reply.Reply{Code: 250, Status: "2.0.0", Text: "forwarded: " + relay(done[0]).Text}
-	default:
-		return reply.New(250, "2.0.0", "forwarded to %d mailboxes", len(done))
 	}
+	return reply.New(250, "2.0.0", "forwarded to %d mailboxes", len(done))
+}
+
+// taken answers a message that we own, wholly or in part.
+func taken(done, pending, no []*delivery) *reply.Reply {
+	all := len(done) + len(pending) + len(no)
+	switch {
+	case all == 1:
+		return reply.New(250, "2.0.0", "queued, will be tried again: %s", relay(pending[0]).Text)
+	case len(no) == 0:
+		return reply.New(250, "2.0.0", "forwarded to %d of %d mailboxes, queued for the others", len(done), all)
+	case len(pending) == 0:
+		return reply.New(250, "2.0.0", "forwarded to %d of %d mailboxes, a report follows for the others", len(done), all)
+	}
+	return reply.New(250, "2.0.0", "forwarded to %d of %d mailboxes, queued for %d, a report follows for %d", len(done), all, len(pending), len(no))
 }
 
 // relay is the destination's answer as the sender may hear it: code, status
-// and words kept, the private target replaced by the address that was written
-// to (STANDARDS.md N3).
+// and words kept, the private target, with its tag and without, replaced by the
+// address that was written to (STANDARDS.md N3).
 func relay(d *delivery) *reply.Reply {
 	r := *d.outcome.Reply
-	r.Text = replaceFold(reply.Clean(r.Text), d.target.String(), d.recipients[0].Address.String())
+	written := d.recipients[0].Address.String()
+	r.Text = replaceFold(reply.Clean(r.Text), d.target.String(), written)
+	if base, _, tagged := strings.Cut(d.target.Local, "+"); tagged {
+		r.Text = replaceFold(r.Text, address.Mailbox{Local: base, Domain: d.target.Domain}.String(), written)
+	}
 	return &r
 }
 

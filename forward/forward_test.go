@@ -16,10 +16,13 @@ import (
 	"time"
 
 	"onward/internal/address"
+	"onward/internal/loop"
+	"onward/internal/mailauth"
 	"onward/internal/message"
 	"onward/internal/reply"
 	"onward/internal/resolver"
 	"onward/internal/smtpclient"
+	"onward/internal/store"
 	"onward/internal/testmail"
 )
 
@@ -36,12 +39,14 @@ func mailbox(t testing.TB, s string) address.Mailbox {
 // as "alias>target,target".
 func envelope(t testing.TB, recipients ...string) *message.Envelope {
 	env := &message.Envelope{
-		ID:      "01TEST",
-		Arrived: time.Now(),
-		Client:  netip.MustParseAddr("192.0.2.1"),
-		Helo:    "mail.sender.example",
-		From:    address.ReversePath{Mailbox: mailbox(t, "bob@sender.example")},
-		Trace:   []byte("Received: from mail.sender.example ([192.0.2.1])\r\n"),
+		ID:       "01TEST",
+		Arrived:  time.Now(),
+		Client:   netip.MustParseAddr("192.0.2.1"),
+		Helo:     "mail.sender.example",
+		From:     address.ReversePath{Mailbox: mailbox(t, "bob@sender.example")},
+		Gone:     func() bool { return false },
+		Heard:    func() bool { return false },
+		Received: []byte("Received: from mail.sender.example ([192.0.2.1])\r\n"),
 	}
 	for _, r := range recipients {
 		alias, targets, _ := strings.Cut(r, ">")
@@ -104,43 +109,141 @@ func (s *script) Deliver(_ context.Context, t *smtpclient.Transaction) smtpclien
 	panic("unscripted target " + target)
 }
 
-func (s *script) forwarder() *Forwarder {
-	return &Forwarder{Route: func() Route { return Route{s, srsLike} }, Log: slog.New(slog.DiscardHandler)}
+// forwarder returns a Forwarder over a store of its own, whose attempts are the
+// script's.
+func (s *script) forwarder(t testing.TB) (*Forwarder, *store.Store) {
+	return over(t, s)
 }
 
-// TestAnswerMatrix holds the table of conclude for every mixture of results of
-// one to three targets (RELIABILITY 38).
-func TestAnswerMatrix(t *testing.T) {
+func over(t testing.TB, deliverer Deliverer) (*Forwarder, *store.Store) {
+	t.Helper()
+	st, err := store.Open(t.Context(), t.TempDir(), store.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	route := Route{
+		Hostname:   "mx.example.org",
+		Deliverer:  deliverer,
+		ReturnPath: srsLike,
+		Domain:     func(address.Domain) address.Domain { return "mx.example.org" },
+		Marker:     marker,
+		Lifetime:   5 * 24 * time.Hour,
+		ReplyAddress: func(_ context.Context, domain address.Domain, _, author address.Mailbox) (address.Mailbox, error) {
+			return address.Mailbox{Local: "reply-" + author.Local, Domain: domain}, nil
+		},
+	}
+	return &Forwarder{
+		Route: func() Route { return route }, Queue: st, Replies: st, Log: slog.New(slog.DiscardHandler),
+		Record: func(string, address.Mailbox, address.Mailbox, smtpclient.Outcome, time.Time) {},
+	}, st
+}
+
+var marker = loop.Marker{Secrets: []string{"a secret of the tests"}}
+
+// accept gives a message to f, whose authentication found nothing.
+func accept(t testing.TB, f *Forwarder, env *message.Envelope, msg *message.Message) *reply.Reply {
+	t.Helper()
+	answer, _ := f.Accept(t.Context(), env, &mailauth.Verdict{}, msg)
+	return answer
+}
+
+// queued lists what the store has, as "target refused bounceable".
+func queued(t testing.TB, st *store.Store) []string {
+	t.Helper()
+	items, err := st.Items(t.Context(), store.Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := []string{}
+	for _, i := range items {
+		list = append(list, fmt.Sprint(i.Target, " ", i.Refused, " ", i.Bounceable))
+	}
+	slices.Sort(list)
+	return list
+}
+
+// TestOutcomes holds the outcome table for every mixture of results of one to
+// three targets and every class of sender, and that nothing is lost or told to
+// the wrong one: what a target did not take is on disk, or the sender has it
+// (RELIABILITY 2.2, 38).
+func TestOutcomes(t *testing.T) {
 	results := []smtpclient.Result{smtpclient.Delivered, smtpclient.Refused, smtpclient.Deferred, smtpclient.Unknown}
 	targets := []string{"a@x.example", "b@x.example", "c@x.example"}
-	msg := content(t, "Subject: x\r\n\r\nhello\r\n")
 	cases := 0
-	for n := 1; n <= 3; n++ {
-		for code := range pow(len(results), n) {
-			s := &script{results: map[string]smtpclient.Result{}}
-			count := map[smtpclient.Result]int{}
-			for i, c := 0, code; i < n; i, c = i+1, c/len(results) {
-				r := results[c%len(results)]
-				s.results[targets[i]] = r
-				count[r]++
+	for _, sender := range []struct {
+		name       string
+		null, mine bool // the null sender, a bounceable one
+	}{{"bounceable", false, true}, {"unbounceable", false, false}, {"null", true, false}} {
+		for n := 1; n <= 3; n++ {
+			for code := range pow(len(results), n) {
+				s := &script{results: map[string]smtpclient.Result{}}
+				count := map[smtpclient.Result]int{}
+				want := []string{}
+				for i, c := 0, code; i < n; i, c = i+1, c/len(results) {
+					r := results[c%len(results)]
+					s.results[targets[i]] = r
+					count[r]++
+					switch r {
+					case smtpclient.Refused:
+						want = append(want, fmt.Sprint(targets[i], " ", true, " ", sender.mine))
+					case smtpclient.Deferred, smtpclient.Unknown:
+						want = append(want, fmt.Sprint(targets[i], " ", false, " ", sender.mine))
+					}
+				}
+				pending, done := count[smtpclient.Deferred]+count[smtpclient.Unknown], count[smtpclient.Delivered]
+				owned := done > 0 && done < n || pending > 0 && (sender.mine || sender.null)
+				wantCode := 2
+				switch {
+				case !owned && pending > 0:
+					wantCode = 4
+				case !owned && count[smtpclient.Refused] > 0:
+					wantCode = 5
+				}
+				if !owned {
+					want = []string{}
+				}
+				f, st := s.forwarder(t)
+				env := envelope(t, "me@example.org>"+strings.Join(targets[:n], ","))
+				env.Bounceable = sender.mine
+				if sender.null {
+					env.From = address.ReversePath{}
+				}
+				got := accept(t, f, env, content(t, "Subject: x\r\n\r\nhello\r\n"))
+				if got.Code/100 != wantCode {
+					t.Errorf("%s, %v: %v, want %dxx", sender.name, s.results, got, wantCode)
+				}
+				if have := queued(t, st); !slices.Equal(have, want) {
+					t.Errorf("%s, %v: queued %v, want %v", sender.name, s.results, have, want)
+				}
+				if strings.Contains(strings.ToLower(got.Text), "@x.example") {
+					t.Errorf("%v: the private target is told: %q", s.results, got.Text)
+				}
+				cases++
 			}
-			err := s.forwarder().Accept(t.Context(), envelope(t, "me@example.org>"+strings.Join(targets[:n], ",")), msg)
-			got := reply.From(err)
-			pending := count[smtpclient.Deferred] + count[smtpclient.Unknown]
-			switch {
-			case pending > 0 && got.Code/100 != 4,
-				pending == 0 && count[smtpclient.Refused] > 0 && got.Code/100 != 5,
-				pending == 0 && count[smtpclient.Refused] == 0 && got.Code != 250:
-				t.Errorf("%v: %v", s.results, got)
-			}
-			if strings.Contains(strings.ToLower(got.Text), "@x.example") {
-				t.Errorf("%v: the private target is told: %q", s.results, got.Text)
-			}
-			cases++
 		}
 	}
-	if cases != 4+16+64 {
+	if cases != 3*(4+16+64) {
 		t.Errorf("%d cases", cases)
+	}
+}
+
+// TestHungUp holds that nothing is queued for a sender who hung up: it has heard
+// nothing, and sends the message again (RELIABILITY 2.2).
+func TestHungUp(t *testing.T) {
+	s := &script{results: map[string]smtpclient.Result{"a@x.example": smtpclient.Delivered, "b@x.example": smtpclient.Deferred}}
+	f, st := s.forwarder(t)
+	env := envelope(t, "team@example.org>a@x.example,b@x.example")
+	env.Bounceable, env.Gone = true, func() bool { return true }
+	msg := content(t, "x: y\r\n")
+	if got := accept(t, f, env, msg); got.Code != 451 || len(queued(t, st)) != 0 {
+		t.Errorf("%v, queued %v", got, queued(t, st))
+	}
+	f.Answered(env.ID, false)
+	env.Gone = func() bool { return false }
+	f.delivered = memory{} // a restart
+	if got := accept(t, f, env, msg); got.Code != 250 || len(queued(t, st)) != 1 || s.attempts["a@x.example"] != 1 {
+		t.Errorf("%v, queued %v, attempts %v", got, queued(t, st), s.attempts)
 	}
 }
 
@@ -152,66 +255,101 @@ func pow(b, n int) int {
 	return p
 }
 
-// TestRetryReachesTheRest holds that a second try after 451 brings no second
-// copy to those who have the message, that a final answer ends that memory, and
-// that a message which differs in one octet is another (RELIABILITY 41).
+// A fullQueue takes nothing.
+type fullQueue struct{}
+
+func (fullQueue) Add(context.Context, io.Reader, []*store.Item) error { return store.ErrFull }
+
+// TestRetryReachesTheRest holds that while the queue takes nothing, a second try
+// after 4xx brings no second copy to those who have the message, not after a
+// restart either, that a final answer which was heard ends that memory, and that a
+// message which differs in one octet is another (RELIABILITY 41, DESIGN.md 9.6).
 func TestRetryReachesTheRest(t *testing.T) {
 	s := &script{results: map[string]smtpclient.Result{"a@x.example": smtpclient.Delivered, "b@x.example": smtpclient.Deferred}}
-	f := s.forwarder()
+	f, _ := s.forwarder(t)
+	f.Queue = fullQueue{}
 	env := envelope(t, "team@example.org>a@x.example,b@x.example")
+	env.Bounceable = true
 	try := func(body string, code, a, b int) {
 		t.Helper()
-		if got := reply.From(f.Accept(t.Context(), env, content(t, body))); got.Code != code {
+		if got := accept(t, f, env, content(t, body)); got.Code != code {
 			t.Errorf("got %v, want %d", got, code)
 		}
+		f.Answered(env.ID, true)
 		if s.attempts["a@x.example"] != a || s.attempts["b@x.example"] != b {
 			t.Errorf("attempts %v, want %d and %d", s.attempts, a, b)
 		}
 	}
 	try("Message-ID: <1>\r\n\r\nx\r\n", 452, 1, 1)
 	try("Message-ID: <1>\r\n\r\nx\r\n", 452, 1, 2)
-	try("Message-ID: <1>\r\n\r\ny\r\n", 452, 2, 3)
+	f.delivered = memory{} // a restart
+	try("Message-ID: <1>\r\n\r\nx\r\n", 452, 1, 3)
+	try("Message-ID: <1>\r\n\r\ny\r\n", 452, 2, 4)
+	s.results["b@x.example"] = smtpclient.Refused
+	try("Message-ID: <1>\r\n\r\nx\r\n", 451, 2, 5) // not 5xx: somebody has it
 	s.results["b@x.example"] = smtpclient.Delivered
-	try("Message-ID: <1>\r\n\r\nx\r\n", 250, 2, 4)
-	try("Message-ID: <1>\r\n\r\nx\r\n", 250, 3, 5) // a new message now
+	try("Message-ID: <1>\r\n\r\nx\r\n", 250, 2, 6)
+	try("Message-ID: <1>\r\n\r\nx\r\n", 250, 3, 7) // a new message now
+	f.delivered = memory{}
+	try("Message-ID: <1>\r\n\r\nx\r\n", 250, 4, 8) // and after a restart
 	env.From = address.ReversePath{Mailbox: mailbox(t, "eve@sender.example")}
-	try("Message-ID: <1>\r\n\r\ny\r\n", 250, 4, 6) // another sender
+	try("Message-ID: <1>\r\n\r\ny\r\n", 250, 5, 9) // another sender
 }
 
-// TestRetriesForDays holds that a sender who tries again for five days brings
-// one copy to those who have the message.
-func TestRetriesForDays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &script{results: map[string]smtpclient.Result{"a@x.example": smtpclient.Delivered, "b@x.example": smtpclient.Deferred}}
-		f := s.forwarder()
-		env, msg := envelope(t, "team@example.org>a@x.example,b@x.example"), content(t, "x: y\r\n")
-		for range 30 {
-			f.Accept(t.Context(), env, msg)
-			time.Sleep(4 * time.Hour)
+// TestAnswerLost holds that a sender who hung up before our 250 and sends the
+// message again causes no second copy, and one who heard it does: that is a new
+// message (RELIABILITY 35).
+func TestAnswerLost(t *testing.T) {
+	s := &script{results: map[string]smtpclient.Result{"a@x.example": smtpclient.Delivered}}
+	f, _ := s.forwarder(t)
+	msg := content(t, "x: y\r\n")
+	for i, step := range []struct {
+		heard, restart bool
+		attempts       int
+	}{
+		{false, false, 1}, {false, false, 1}, {false, true, 1}, {true, false, 1}, {true, false, 2}, {false, true, 3}, {true, true, 3}, {true, true, 4},
+	} {
+		if step.restart {
+			f.delivered = memory{}
 		}
-		if s.attempts["a@x.example"] != 1 || s.attempts["b@x.example"] != 30 {
-			t.Errorf("attempts %v", s.attempts)
+		env := envelope(t, "me@example.org>a@x.example")
+		env.ID = fmt.Sprint("01", i)
+		if got := accept(t, f, env, msg); got.Code != 250 || s.attempts["a@x.example"] != step.attempts {
+			t.Errorf("step %d: %v, attempts %v", i, got, s.attempts)
 		}
-	})
+		f.Answered(env.ID, step.heard)
+	}
+	env := envelope(t, "me@example.org>a@x.example")
+	env.ID, env.Heard = "connected", func() bool { return true } // and idle since
+	for range 2 {
+		accept(t, f, env, msg)
+	}
+	if s.attempts["a@x.example"] != 6 {
+		t.Errorf("attempts %v: what was heard by a sender that is still there is not a second try", s.attempts)
+	}
+	f.Answered(env.ID, true)
+	if len(f.delivered.said) != 0 || len(f.delivered.unheard) != 0 {
+		t.Errorf("%d and %d are still remembered", len(f.delivered.said), len(f.delivered.unheard))
+	}
 }
 
 func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m memory
 		for i := range memorySize + 3 {
-			m.remember(key{byte(i), byte(i >> 8), byte(i >> 16)}, reply.New(250, "2.0.0", "ok"))
+			m.put(key{byte(i), byte(i >> 8), byte(i >> 16)}, memo{reply: reply.New(250, "2.0.0", "ok"), until: time.Now().Add(memoryTime)})
 			time.Sleep(time.Millisecond)
 		}
 		if len(m.said) != memorySize {
 			t.Errorf("%d kept", len(m.said))
 		}
 		for i := range 4 {
-			if _, ok := m.recall(key{byte(i)}); ok != (i == 3) {
+			if _, _, ok := m.get(key{byte(i)}); ok != (i == 3) {
 				t.Errorf("number %d: %v", i, ok)
 			}
 		}
 		time.Sleep(memoryTime)
-		if _, ok := m.recall(key{3}); ok {
+		if _, _, ok := m.get(key{3}); ok {
 			t.Error("remembered for too long")
 		}
 	})
@@ -222,12 +360,13 @@ func TestMemoryIsBounded(t *testing.T) {
 func TestTargetsOnce(t *testing.T) {
 	s := &script{results: map[string]smtpclient.Result{"a@x.example": smtpclient.Delivered, "b@x.example": smtpclient.Delivered}}
 	env := envelope(t, "me@example.org>a@x.example", "team@example.org>A@x.example,b@x.example", "trap@example.org>")
-	got := reply.From(s.forwarder().Accept(t.Context(), env, content(t, "x: y\r\n")))
+	env.Bounceable = true
+	f, _ := s.forwarder(t)
+	got := accept(t, f, env, content(t, "x: y\r\n"))
 	if got.Code != 250 || s.attempts["a@x.example"] != 1 || s.attempts["b@x.example"] != 1 {
 		t.Errorf("%v, attempts %v", got, s.attempts)
 	}
-	got = reply.From(s.forwarder().Accept(t.Context(), envelope(t, "trap@example.org>"), content(t, "x: y\r\n")))
-	if got.Code != 250 {
+	if got = accept(t, f, envelope(t, "trap@example.org>"), content(t, "x: y\r\n")); got.Code != 250 {
 		t.Errorf("discard: %v", got)
 	}
 }
@@ -235,21 +374,28 @@ func TestTargetsOnce(t *testing.T) {
 // TestOneBadAttempt holds that a panic in one attempt is trouble with one
 // target only (RELIABILITY 89), and temporary.
 func TestOneBadAttempt(t *testing.T) {
+	f, st := (&script{}).forwarder(t)
+	got := accept(t, f, envelope(t, "me@example.org>panic@x.example"), content(t, "x: y\r\n"))
+	if got.Code != 451 || strings.Contains(got.Text, "panic") {
+		t.Errorf("%v", got)
+	}
 	s := &script{results: map[string]smtpclient.Result{"a@x.example": smtpclient.Delivered}}
-	got := reply.From(s.forwarder().Accept(t.Context(), envelope(t, "team@example.org>a@x.example,panic@x.example"), content(t, "x: y\r\n")))
-	if got.Code != 451 || strings.Contains(got.Text, "panic") || s.attempts["a@x.example"] != 1 {
-		t.Errorf("%v, attempts %v", got, s.attempts)
+	f, st = s.forwarder(t)
+	got = accept(t, f, envelope(t, "team@example.org>a@x.example,panic@x.example"), content(t, "x: y\r\n"))
+	if got.Code != 250 || s.attempts["a@x.example"] != 1 || len(queued(t, st)) != 1 {
+		t.Errorf("%v, attempts %v, queued %v", got, s.attempts, queued(t, st))
 	}
 }
 
 func TestReturnPathTrouble(t *testing.T) {
 	s := &script{}
-	f := &Forwarder{Log: slog.New(slog.DiscardHandler), Route: func() Route {
-		return Route{s, func(context.Context, address.ReversePath, address.Domain) (address.ReversePath, error) {
-			return address.ReversePath{}, reply.Trouble(errors.New("disk"))
-		}}
-	}}
-	got := reply.From(f.Accept(t.Context(), envelope(t, "me@example.org>a@x.example"), content(t, "x: y\r\n")))
+	f, _ := s.forwarder(t)
+	route := f.Route()
+	route.ReturnPath = func(context.Context, address.ReversePath, address.Domain) (address.ReversePath, error) {
+		return address.ReversePath{}, reply.Trouble(errors.New("disk"))
+	}
+	f.Route = func() Route { return route }
+	got := accept(t, f, envelope(t, "me@example.org>a@x.example"), content(t, "x: y\r\n"))
 	if got.Code != 451 || len(s.attempts) != 0 {
 		t.Errorf("%v, attempts %v", got, s.attempts)
 	}
@@ -272,7 +418,8 @@ func overTheWire(t *testing.T) (*Forwarder, *testmail.Sink) {
 		t.Fatal(err)
 	}
 	client := &smtpclient.Client{Resolver: zone, Hostname: "mx.example.org", Port: int(sink.Addr().Port()), AllowPrivate: true}
-	return &Forwarder{Route: func() Route { return Route{client, srsLike} }, Log: slog.New(slog.DiscardHandler)}, sink
+	f, _ := over(t, client)
+	return f, sink
 }
 
 // TestBytesOnTheWire holds that what a mailbox gets is what came, below our
@@ -289,14 +436,14 @@ func TestBytesOnTheWire(t *testing.T) {
 	} {
 		before := sink.Count()
 		env := envelope(t, "me@example.org>a@x.example,b@x.example,c@x.example")
-		if got := reply.From(f.Accept(t.Context(), env, content(t, body))); got.Code != 250 {
+		if got := accept(t, f, env, content(t, body)); got.Code != 250 {
 			t.Fatalf("%.30q: %v", body, got)
 		}
 		var targets []string
 		for _, d := range sink.Messages()[before:] {
 			target := strings.TrimSuffix(strings.TrimPrefix(d.Rcpt[0], "RCPT TO:<"), ">")
 			targets = append(targets, target)
-			want := "X-Forwarded-To: " + target + "\r\nX-Forwarded-For: me@example.org\r\n " + target + "\r\n" + string(env.Trace) + body
+			want := "X-Forwarded-To: " + target + "\r\nX-Forwarded-For: me@example.org\r\n " + target + "\r\n" + string(marker.Field(env.Recipients[0].Address)) + string(env.Received) + body
 			if string(d.Data) != want {
 				t.Errorf("%.30q: got %.200q, want %.200q", body, d.Data, want)
 			}
@@ -320,11 +467,11 @@ func TestBounceOnTheWire(t *testing.T) {
 	f, sink := overTheWire(t)
 	env := envelope(t, "SRS0=h=t=x@mx.example.org>bob@sender.example")
 	env.From, env.Recipients[0].SRS = address.ReversePath{}, true
-	if got := reply.From(f.Accept(t.Context(), env, content(t, "Subject: bounce\r\n"))); got.Code != 250 {
+	if got := accept(t, f, env, content(t, "Subject: bounce\r\n")); got.Code != 250 {
 		t.Fatal(got)
 	}
 	d := sink.Messages()[0]
-	if !strings.HasPrefix(d.Mail, "MAIL FROM:<>") || d.Rcpt[0] != "RCPT TO:<bob@sender.example>" || string(d.Data) != string(env.Trace)+"Subject: bounce\r\n" {
+	if !strings.HasPrefix(d.Mail, "MAIL FROM:<>") || d.Rcpt[0] != "RCPT TO:<bob@sender.example>" || string(d.Data) != string(env.Received)+"Subject: bounce\r\n" {
 		t.Errorf("%q %q %q", d.Mail, d.Rcpt, d.Data)
 	}
 }
@@ -346,11 +493,12 @@ func TestSMTPUTF8WhereNeeded(t *testing.T) {
 		env := envelope(t, tt.alias)
 		env.UTF8 = tt.declared
 		msg := content(t, tt.body)
-		list, err := copies(t.Context(), Route{ReturnPath: srsLike}, env)
-		if err != nil {
+		f, _ := (&script{}).forwarder(t)
+		m := &mail{env: env, verdict: &mailauth.Verdict{}, msg: msg, route: f.Route()}
+		if err := f.prepare(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
-		tx := transaction(env, msg, list[0])
+		tx := transaction(env, m.deliveries[0])
 		b, _ := io.ReadAll(tx.Open())
 		if tx.UTF8 != tt.want || tx.Size != int64(len(b)) || tx.EightBit != bytes.ContainsFunc(b, func(r rune) bool { return r > 127 }) {
 			t.Errorf("%s: UTF8 %v, EightBit %v, Size %d of %d", tt.name, tx.UTF8, tx.EightBit, tx.Size, len(b))

@@ -72,9 +72,11 @@ type conn struct {
 	errors   int
 	junk     int // commands since the last message that lead nowhere
 	messages int
-	closing  bool // close once out is flushed
-	quit     bool // the client said QUIT and sends no more
-	ended    bool // reading failed or is over: nothing is read or sent again
+	unheard  string                 // the id of a message whose answer the client may not have heard
+	answered atomic.Pointer[string] // the id of the message whose answer was written last
+	closing  bool                   // close once out is flushed
+	quit     bool                   // the client said QUIT and sends no more
+	ended    bool                   // reading failed or is over: nothing is read or sent again
 	once     sync.Once
 
 	draining atomic.Bool // set by interrupt
@@ -146,6 +148,7 @@ func (c *conn) next() error {
 	if err != nil {
 		return err
 	}
+	c.heard(true)
 	cmd, err := parseCommand(line)
 	if err == nil {
 		err = c.dispatch(cmd)
@@ -221,6 +224,9 @@ func (c *conn) flush() error {
 	c.raw.SetWriteDeadline(time.Now().Add(writeTimeout))
 	_, err := c.wire.Write(c.out)
 	c.out = c.out[:0]
+	if id := c.unheard; err == nil && id != "" {
+		c.answered.Store(&id)
+	}
 	return err
 }
 
@@ -264,6 +270,7 @@ func (c *conn) Close() error {
 		if !c.ended {
 			c.flush()
 		}
+		c.heard(c.hears(c.unheard)())
 		c.server.clients.leave(c) // before the client can know and come again
 		if tcp, ok := c.wire.(*net.TCPConn); ok && !c.quit {
 			tcp.CloseWrite()
@@ -282,6 +289,25 @@ func (c *conn) Close() error {
 func (c *conn) interrupt() {
 	c.draining.Store(true)
 	c.raw.SetReadDeadline(time.Unix(1, 0))
+}
+
+// hears returns who knows whether the answer to a message has reached the
+// client's machine. Whoever hung up before it was sent resets the connection
+// instead; whoever vanished acknowledges nothing. Others may ask at any time.
+func (c *conn) hears(id string) func() bool {
+	return func() bool {
+		last := c.answered.Load()
+		return last != nil && *last == id && c.acknowledged()
+	}
+}
+
+// heard tells the Acceptor whether the client heard its last answer to a
+// message: it did when it goes on speaking.
+func (c *conn) heard(yes bool) {
+	if c.unheard != "" {
+		c.server.Acceptor.Answered(c.unheard, yes)
+		c.unheard = ""
+	}
 }
 
 // LocalAddr and RemoteAddr implement net.Conn. The deadlines are not for

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"onward/internal/address"
 	"onward/internal/message"
 	"onward/internal/reply"
 )
@@ -154,7 +155,10 @@ func TestHeaderLimits(t *testing.T) {
 	c.envelope()
 	c.say("F\x00rom: x@y.example\r\n\r\n.", "550 5.6.0")
 	c.envelope()
-	c.say("X-Forwarded-For: other@example.com\r\n ME@example.org ada@gmail.com\r\n\r\n.", "554 5.4.6") // back again
+	mark := h.server.Policy().Marker.Field(address.Mailbox{Local: "ME", Domain: "example.org"})
+	c.say(string(mark)+"\r\n.", "554 5.4.6") // back again
+	c.envelope()
+	c.say("Delivered-To: me@example.org\r\n\r\n.", "554 5.4.6")
 	c.envelope()
 	c.say("X-Forwarded-For: other@example.com me@example.org\r\n\r\n.", "250") // forwarded to us by another
 	c.envelope()

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"onward/internal/address"
@@ -24,7 +23,7 @@ type Judge struct {
 	networks   []netip.Prefix
 	forwarders []address.Domain
 	sealers    []address.Domain
-	lists      *listBudget
+	lists      *budget
 }
 
 // NewJudge makes a Judge of a configuration. Judges of one daemon share lists.
@@ -74,7 +73,7 @@ func (j *Judge) Decide(v *mailauth.Verdict, listID string) Decision {
 	}
 	excuse, list := j.excuse(v, listID, known)
 	switch {
-	case list != "" && !j.lists.spend(list, v.Now):
+	case list != "" && !j.lists.spend(list, listPerHour, time.Hour, v.Now):
 		return refuse(reply.New(451, "4.7.1", "too many messages that fail DMARC through the list %s, please try again later", list))
 	case excuse != "":
 		return Decision{Why: excuse}
@@ -273,30 +272,6 @@ func orNone(p dmarc.Policy) string {
 
 // Lists is the memory that Judges share: how often each mailing list was
 // excused in this hour. The zero value is ready.
-type Lists struct{ budget listBudget }
+type Lists struct{ budget budget }
 
-// Bounds of that memory.
-const (
-	listPerHour = 200
-	maxLists    = 10_000 // organizations; more wait for the next hour
-)
-
-type listBudget struct {
-	mu    sync.Mutex
-	since time.Time
-	spent map[string]int
-}
-
-// spend reports whether one more message of a list may be excused now.
-func (b *listBudget) spend(list string, now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.spent == nil || now.Sub(b.since) >= time.Hour {
-		b.since, b.spent = now, map[string]int{}
-	}
-	if b.spent[list] == 0 && len(b.spent) >= maxLists {
-		return false
-	}
-	b.spent[list]++
-	return b.spent[list] <= listPerHour
-}
+const listPerHour = 200

@@ -182,10 +182,11 @@ func TestListsAreLimited(t *testing.T) {
 	if d := j.Decide(v, "<weekly.lists.example>"); d.Reply != nil {
 		t.Errorf("an hour later: %+v", d)
 	}
-	for i := range maxLists + 10 {
-		j.lists.spend(fmt.Sprint(i), v.Now)
+	spend := func(list string) bool { return j.lists.spend(list, listPerHour, time.Hour, v.Now) }
+	for i := range maxBudgets + 10 {
+		spend(fmt.Sprint(i))
 	}
-	if len(j.lists.spent) > maxLists || j.lists.spend("one more", v.Now) || !j.lists.spend("lists.example", v.Now) {
+	if len(j.lists.spent) > maxBudgets || spend("one more") || !spend("lists.example") {
 		t.Errorf("%d lists are remembered", len(j.lists.spent))
 	}
 }
@@ -247,7 +248,7 @@ func TestVerdictOnTheWire(t *testing.T) {
 	if len(got) != 6 {
 		t.Fatalf("%d messages", len(got))
 	}
-	if trace := string(got[1].env.Trace); !strings.Contains(trace, "spf=pass") || !strings.Contains(trace, "dmarc=fail") || !strings.HasPrefix(trace, "Authentication-Results: mx.example.org;") {
+	if trace := string(got[1].env.Results); !strings.Contains(trace, "spf=pass") || !strings.Contains(trace, "dmarc=fail") || !strings.HasPrefix(trace, "Authentication-Results: mx.example.org;") {
 		t.Errorf("results of the list: %q", trace)
 	}
 	if last := got[2].bytes; last != "Authentication-Results: mx.elsewhere.example; dmarc=pass\r\nFrom: x@attacker.example\r\n\r\nhello\r\n" {
@@ -267,7 +268,7 @@ func TestHiddenClient(t *testing.T) {
 	c.say("RCPT TO:<me@example.org>", "250")
 	c.say("DATA", "354")
 	c.say("From: x@bank.example\r\n\r\n.", "250")
-	if trace := string(h.owner.messages()[0].env.Trace); !strings.Contains(trace, "spf=temperror") {
+	if trace := string(h.owner.messages()[0].env.Results); !strings.Contains(trace, "spf=temperror") {
 		t.Errorf("trace %q", trace)
 	}
 }

@@ -17,7 +17,7 @@ import (
 func Received(env *message.Envelope, hostname address.Domain, esmtp bool, state *tls.ConnectionState) []byte {
 	b := fmt.Appendf(nil, "Received: from %s (%s)\r\n\tby %s with %s", env.Helo, literal(env.Client), hostname, protocol(env.UTF8, esmtp, state != nil))
 	if state != nil {
-		b = fmt.Appendf(b, "\r\n\t(%s %s)", tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite))
+		b = fmt.Appendf(b, "\r\n\t(%s)", describeTLS(state))
 	}
 	b = fmt.Appendf(b, "\r\n\tid %s", env.ID)
 	if len(env.Recipients) == 1 {

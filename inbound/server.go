@@ -31,17 +31,25 @@ import (
 	"onward/internal/address"
 	"onward/internal/alias"
 	"onward/internal/config"
+	"onward/internal/journal"
+	"onward/internal/loop"
 	"onward/internal/mailauth"
 	"onward/internal/message"
+	"onward/internal/reply"
+	"onward/internal/replyaddr"
 	"onward/internal/returnpath"
 )
 
-// An Acceptor finds an owner for a message. It answers with a *reply.Reply:
-// 2xx means that a destination has the message, 5xx that it never will, and
-// anything else that the sender still owns it. The message is closed when
+// An Acceptor finds an owner for a message. Its answer is 2xx when a destination
+// has the message, or, with queued, when it is on disk; 5xx that it never will
+// be; and anything else that the sender still owns it. The message is closed when
 // Accept returns.
+//
+// Answered says later whether the sender has heard the answer: it went on
+// speaking. One that did not may send the message again.
 type Acceptor interface {
-	Accept(ctx context.Context, env *message.Envelope, msg *message.Message) error
+	Accept(ctx context.Context, env *message.Envelope, verdict *mailauth.Verdict, msg *message.Message) (answer *reply.Reply, queued bool)
+	Answered(id string, heard bool)
 }
 
 // A Policy is what decides about a message and what a reload replaces.
@@ -51,18 +59,25 @@ type Policy struct {
 	TLS      *tls.Config
 	Aliases  *alias.Table
 	Returns  *returnpath.Rewriter
+	Replies  *replyaddr.Book
+	Marker   loop.Marker
 	Verifier *mailauth.Verifier
 	Judge    *Judge
+
+	AutoReplies bool           // may come back through a return path too
+	Breaks      message.Breaks // where an alias does not say itself
 }
 
 // A Server answers on the listening addresses. All fields are required.
 type Server struct {
 	Policy   func() *Policy // the one in force; never nil
 	Acceptor Acceptor
+	Journal  *journal.Journal
 	TempDir  string // for messages too large for memory
 	Log      *slog.Logger
 
 	clients *clients
+	returns budget    // bounces to each return path
 	hidden  hourglass // of the warning about hidden clients
 	smtp    *smtp.Server
 	ctx     context.Context // of the deliveries; ends after the grace time

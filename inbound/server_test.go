@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -16,9 +17,11 @@ import (
 	"onward/internal/address"
 	"onward/internal/alias"
 	"onward/internal/config"
+	"onward/internal/loop"
 	"onward/internal/mailauth"
 	"onward/internal/message"
 	"onward/internal/reply"
+	"onward/internal/replyaddr"
 	"onward/internal/resolver"
 	"onward/internal/returnpath"
 	"onward/srs"
@@ -36,12 +39,13 @@ type fakeOwner struct {
 	taken  []taken
 	answer error
 	hold   chan struct{} // Accept waits for it, when not nil
+	heard  map[string]bool
 }
 
-func (o *fakeOwner) Accept(ctx context.Context, env *message.Envelope, msg *message.Message) error {
+func (o *fakeOwner) Accept(ctx context.Context, env *message.Envelope, _ *mailauth.Verdict, msg *message.Message) (*reply.Reply, bool) {
 	b, err := io.ReadAll(msg.Reader())
 	if err != nil {
-		return err
+		return reply.Trouble(err), false
 	}
 	o.mu.Lock()
 	o.taken = append(o.taken, taken{env, string(b)})
@@ -51,13 +55,29 @@ func (o *fakeOwner) Accept(ctx context.Context, env *message.Envelope, msg *mess
 		select {
 		case <-hold:
 		case <-ctx.Done():
-			return ctx.Err()
+			return reply.Trouble(ctx.Err()), false
 		}
 	}
 	if answer != nil {
-		return answer
+		return reply.From(answer), false
 	}
-	return reply.New(250, "2.0.0", "forwarded")
+	return reply.New(250, "2.0.0", "forwarded"), false
+}
+
+func (o *fakeOwner) Answered(id string, heard bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.heard == nil {
+		o.heard = map[string]bool{}
+	}
+	o.heard[id] = heard
+}
+
+// told returns of how many messages the owner knows whether they were heard.
+func (o *fakeOwner) told() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.heard)
 }
 
 func (o *fakeOwner) messages() []taken {
@@ -80,22 +100,13 @@ const testSecret = "a secret for tests only"
 // testPolicy is example.org with a few aliases, the SRS domain mx.example.org.
 func testPolicy(t testing.TB) *Policy {
 	t.Helper()
-	cfg := &config.Config{
-		Policy:     config.Policy{DMARC: "observe"}, // most messages of these tests have no From
-		Hostname:   "mx.example.org",
-		Postmaster: address.Mailbox{Local: "owner", Domain: "gmail.com"},
-		Domains: []*config.Domain{{Name: "example.org", Aliases: []*config.Alias{
-			{Key: "me", To: []string{"ada@gmail.com"}},
-			{Key: "shop", To: []string{"ada@gmail.com"}, From: []string{"@shop.example"}},
-			{Key: "old", Reject: "moved, write to me@example.org"},
-			{Key: "trap", Discard: true},
-			{Key: "jürgen", To: []string{"ada@gmail.com"}},
-		}}},
-	}
-	table, problems := alias.New(cfg)
-	if len(problems.Fatal()) > 0 {
-		t.Fatal(problems)
-	}
+	cfg := &config.Config{Policy: config.Policy{DMARC: "observe"}, Hostname: "mx.example.org"} // most messages of these tests have no From
+	table := table(t,
+		&config.Alias{Key: "me", To: []string{"ada@gmail.com"}},
+		&config.Alias{Key: "shop", To: []string{"ada@gmail.com"}, From: []string{"@shop.example"}},
+		&config.Alias{Key: "old", Reject: "moved, write to me@example.org"},
+		&config.Alias{Key: "trap", Discard: true},
+		&config.Alias{Key: "jürgen", To: []string{"ada@gmail.com"}})
 	returns, err := returnpath.New(returnpath.Settings{
 		Secrets: []string{testSecret},
 		Domains: []address.Domain{"mx.example.org"},
@@ -109,9 +120,49 @@ func testPolicy(t testing.TB) *Policy {
 		TLS:      testTLS(t),
 		Aliases:  table,
 		Returns:  returns,
+		Replies:  replyaddr.New([]address.Domain{"mx.example.org"}, replies{}, new(replyaddr.Uses)),
+		Marker:   loop.Marker{Secrets: []string{testSecret}},
 		Verifier: &mailauth.Verifier{Resolver: testZone(t), Hostname: cfg.Hostname, Loopback: true},
 		Judge:    NewJudge(cfg, new(Lists)),
 	}
+}
+
+// replies is what the store has of reply addresses: one, for bob.
+type replies struct{}
+
+const replyToken = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+func (replies) KeepReply(context.Context, string, address.Mailbox, address.Mailbox, time.Time) (string, error) {
+	return replyToken, nil
+}
+
+func (replies) Reply(_ context.Context, token string, _ time.Time) (alias, author address.Mailbox, err error) {
+	if token == replyToken {
+		return address.Mailbox{Local: "me", Domain: "example.org"}, address.Mailbox{Local: "bob", Domain: "sender.example"}, nil
+	}
+	return alias, author, nil
+}
+
+// table is the aliases of example.org.
+func table(t testing.TB, aliases ...*config.Alias) *alias.Table {
+	t.Helper()
+	all, problems := alias.New(&config.Config{
+		Hostname:   "mx.example.org",
+		Postmaster: address.Mailbox{Local: "owner", Domain: "gmail.com"},
+		Domains:    []*config.Domain{{Name: "example.org", Aliases: aliases}},
+	})
+	if len(problems.Fatal()) > 0 {
+		t.Fatal(problems)
+	}
+	return all
+}
+
+func formatMailboxes(list []address.Mailbox) string {
+	texts := []string{}
+	for _, m := range list {
+		texts = append(texts, m.String())
+	}
+	return fmt.Sprint(texts)
 }
 
 // testZone is the DNS: a domain that wants forged mail refused, an attacker
@@ -122,6 +173,8 @@ func testZone(t testing.TB) *resolver.Zone {
 _dmarc.bank.example.    60 IN TXT "v=DMARC1; p=reject"
 _dmarc.shop.example.    60 IN TXT "v=DMARC1; p=quarantine"
 attacker.example.       60 IN TXT "v=spf1 ip4:127.0.0.0/8 -all"
+b.example.              60 IN TXT "v=spf1 ip4:127.0.0.0/8 -all"
+_dmarc.b.example.       60 IN TXT "v=DMARC1; p=none"
 lists.example.          60 IN TXT "v=spf1 ip4:127.0.0.0/8 -all"
 bank.example.           60 IN TXT "v=spf1 ip4:192.0.2.1 -all"
 `))

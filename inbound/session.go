@@ -2,7 +2,7 @@ package inbound
 
 import (
 	"bytes"
-	"context"
+	"cmp"
 	"io"
 	"strconv"
 	"strings"
@@ -11,10 +11,13 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"onward/internal/address"
+	"onward/internal/alias"
 	"onward/internal/mailauth"
 	"onward/internal/mailauth/authres"
+	"onward/internal/mailauth/spf"
 	"onward/internal/message"
 	"onward/internal/reply"
+	"onward/internal/replyaddr"
 )
 
 // A transaction is one message on its way in, from MAIL to the final answer.
@@ -27,6 +30,7 @@ type transaction struct {
 	utf8       bool
 	check      *mailauth.Check // under way since MAIL
 	recipients []message.Recipient
+	pairs      []replyaddr.Pair // behind those recipients that are reply addresses
 }
 
 // A session is what go-smtp calls back. It takes the parsed command from the
@@ -74,10 +78,14 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 // Rcpt finds out what a recipient stands for, or refuses it.
 func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 	c, tx, to := s.c, s.c.tx, s.c.command.to
-	recipient, err := tx.recipient(c.server.ctx, to)
+	recipient, err := s.recipient(tx, to)
+	if err == nil && len(tx.recipients) > 0 && tx.alone() {
+		err = reply.New(452, "4.5.3", "one recipient at a time, please send the rest in another message")
+	}
 	if err != nil {
 		r := reply.From(err)
 		c.event(r, tx, "to", to)
+		c.record(tx, finding{recipients: []message.Recipient{{Address: to}}}, r)
 		return wire(r)
 	}
 	tx.recipients = append(tx.recipients, recipient)
@@ -85,7 +93,7 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 }
 
 // recipient decides who may write to what. Errors are *reply.Reply.
-func (tx *transaction) recipient(ctx context.Context, to address.Mailbox) (message.Recipient, error) {
+func (s *session) recipient(tx *transaction, to address.Mailbox) (message.Recipient, error) {
 	p := tx.policy
 	switch {
 	case p.Limits.Recipients > 0 && len(tx.recipients) >= p.Limits.Recipients:
@@ -93,7 +101,9 @@ func (tx *transaction) recipient(ctx context.Context, to address.Mailbox) (messa
 	case !to.IsASCII() && !tx.utf8:
 		return message.Recipient{}, reply.New(553, "5.6.7", "an address in UTF-8 needs SMTPUTF8")
 	case p.Returns.Is(to):
-		return tx.bounce(ctx, to)
+		return s.bounce(tx, to)
+	case p.Replies.Is(to):
+		return s.answer(tx, to)
 	}
 	match, err := p.Aliases.Lookup(to, tx.arrived)
 	if err != nil {
@@ -102,21 +112,70 @@ func (tx *transaction) recipient(ctx context.Context, to address.Mailbox) (messa
 	if !match.Admits(tx.from.Mailbox) {
 		return message.Recipient{}, reply.New(550, "5.7.1", "<%s>: does not take mail from you", to)
 	}
-	return message.Recipient{Address: to, Targets: match.Targets}, nil
+	return tx.forAlias(to, match), nil
+}
+
+// alone reports whether a transaction has one recipient only: its sender could
+// not rightly be told of a failure later, so that each recipient's own answer
+// must be the answer to the message (DESIGN.md 9.3). Of a bounce there is
+// nothing to tell.
+func (tx *transaction) alone() bool {
+	return !tx.from.IsNull() && (tx.check.SPF().Result != spf.Pass || tx.recipients[0].SRS)
+}
+
+// forAlias records what an alias stands for, and how it wants its mail.
+func (tx *transaction) forAlias(to address.Mailbox, match alias.Match) message.Recipient {
+	r := message.Recipient{Address: to, Targets: match.Targets, Breaks: tx.policy.Breaks}
+	if a := match.Alias; a != nil {
+		r.Breaks = message.Breaks(cmp.Or(a.Breaks, string(r.Breaks)))
+		r.Suspect = a.Suspect
+	}
+	return r
 }
 
 // bounce takes mail to an SRS address of ours: a bounce on its way back to the
 // first sender, so from the null sender only (STANDARDS.md S3, S4; RELIABILITY
-// 20). What it was reversed to is no alias, even if it looks like one (S6).
-func (tx *transaction) bounce(ctx context.Context, to address.Mailbox) (message.Recipient, error) {
-	if !tx.from.IsNull() {
+// 20), or where the configuration says so an automatic reply, which data looks
+// at. What it was reversed to is no alias, even if it looks like one (S6).
+func (s *session) bounce(tx *transaction, to address.Mailbox) (message.Recipient, error) {
+	if !tx.from.IsNull() && (!tx.policy.AutoReplies || len(tx.recipients) > 0) {
 		return message.Recipient{}, reply.New(550, "5.1.1", "<%s>: takes bounces only", to)
 	}
-	sender, err := tx.policy.Returns.Restore(ctx, to)
+	sender, err := tx.policy.Returns.Restore(s.c.server.ctx, to)
 	if err != nil {
 		return message.Recipient{}, err
 	}
+	limit := tx.policy.Limits.ReturnPathPerDay
+	if !s.c.server.returns.spend(to.Fold().String(), limit, 24*time.Hour, tx.arrived) {
+		return message.Recipient{}, reply.New(450, "4.2.1", "<%s>: has had its %d bounces for today", to, limit) // S5
+	}
 	return message.Recipient{Address: to, Targets: []address.Mailbox{sender}, SRS: true}, nil
+}
+
+// answer takes mail to an address that stands for an author in a From which we
+// rewrote. Whether it may be used is seen when the message is here (DESIGN.md 9.5).
+func (s *session) answer(tx *transaction, to address.Mailbox) (message.Recipient, error) {
+	pair, err := tx.policy.Replies.Open(s.c.server.ctx, to)
+	if err != nil {
+		return message.Recipient{}, err
+	}
+	tx.pairs = append(tx.pairs, pair)
+	return message.Recipient{Address: to, Targets: []address.Mailbox{pair.Author}, As: pair.Alias, Breaks: message.Forward}, nil
+}
+
+// permitAnswers decides whether the message may use its reply addresses: it has to
+// come from who reads the mail of the alias. Errors are *reply.Reply.
+func (tx *transaction) permitAnswers(v *mailauth.Verdict) error {
+	for _, pair := range tx.pairs {
+		match, err := tx.policy.Aliases.Lookup(pair.Alias, tx.arrived)
+		if err != nil {
+			return err
+		}
+		if err := tx.policy.Replies.Permit(pair, v.Author, v.DMARC, match.Targets); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Data takes one message: read it, look at it, find it an owner. The reply
@@ -134,11 +193,14 @@ func (s *session) Data(end io.Reader) error {
 	if _, e := io.Copy(io.Discard, end); e != nil {
 		return e
 	}
+	found := finding{recipients: tx.recipients, size: buffer.Size()}
 	if err == nil {
-		err = s.accept(tx, buffer)
+		err = s.accept(tx, buffer, &found)
 	}
 	r := reply.From(err)
 	c.event(r, tx, "size", buffer.Size())
+	c.record(tx, found, r)
+	c.unheard = tx.id
 	return wire(withID(r, tx.id))
 }
 
@@ -155,26 +217,49 @@ func withID(r *reply.Reply, id string) *reply.Reply {
 	return &reply.Reply{Code: r.Code, Status: r.Status, Text: text}
 }
 
-// accept judges a received message, and gives it to the Acceptor.
-func (s *session) accept(tx *transaction, buffer *message.Buffer) error {
+// accept judges a received message, and gives it to the Acceptor. It notes what
+// it finds on the way.
+func (s *session) accept(tx *transaction, buffer *message.Buffer, found *finding) error {
 	msg, err := buffer.Message()
 	if err != nil {
 		return headerReply(err)
 	}
+	found.subject = subject(msg)
 	if err := checkForm(tx, msg); err != nil {
 		return err
 	}
-	ctx := s.c.server.ctx
-	verdict, err := tx.check.Finish(ctx, msg)
+	verdict, err := tx.check.Finish(s.c.server.ctx, msg)
 	if err != nil {
 		return err
 	}
 	decision := tx.policy.Judge.Decide(verdict, ListID(msg))
 	s.c.logVerdict(tx, verdict, decision)
+	found.verdict = summary(verdict, decision)
 	if decision.Reply != nil {
 		return decision.Reply
 	}
-	return s.c.server.Acceptor.Accept(ctx, s.envelope(tx, verdict), msg.Without(s.forged(tx)))
+	if err := tx.permitAnswers(verdict); err != nil {
+		return err
+	}
+	tx.tag(verdict)
+	answer, queued := s.c.server.Acceptor.Accept(s.c.server.ctx, s.envelope(tx, verdict), verdict, msg.Without(s.forged(tx)))
+	found.queued = queued
+	return answer
+}
+
+// tag leads mail whose author is in doubt to user+suspect, where the alias asks
+// for that.
+func (tx *transaction) tag(verdict *mailauth.Verdict) {
+	if !verdict.Doubtful() {
+		return
+	}
+	for _, recipient := range tx.recipients {
+		for i, to := range recipient.Targets {
+			if recipient.Suspect {
+				recipient.Targets[i] = alias.Suspect(to)
+			}
+		}
+	}
 }
 
 // CheckForm refuses what no verdict could make better: more hops than the
@@ -201,26 +286,21 @@ func checkForm(tx *transaction, msg *message.Message) error {
 		return err
 	}
 	for _, recipient := range tx.recipients {
-		if !recipient.SRS && forwardedBefore(msg, recipient.Address) {
+		switch {
+		case recipient.SRS && !tx.from.IsNull() && !autoReply(msg):
+			return reply.New(550, "5.7.1", "<%s>: takes bounces and automatic replies only (RFC 3834)", recipient.Address)
+		case !recipient.SRS && tx.policy.Marker.Passed(msg.Fields(), recipient.Address):
 			return reply.New(554, "5.4.6", "<%s> has forwarded this message before, it is going round in circles", recipient.Address)
 		}
 	}
 	return nil
 }
 
-// forwardedBefore reports whether an X-Forwarded-For field names the address
-// among those that the message was forwarded for: all words but the last, which
-// is where it went (RELIABILITY 33). That stops a loop at its first return.
-func forwardedBefore(msg *message.Message, to address.Mailbox) bool {
+// autoReply reports whether a message says that no person wrote it (RFC 3834 5).
+func autoReply(msg *message.Message) bool {
 	for _, f := range msg.Fields() {
-		if !f.Is("X-Forwarded-For") {
-			continue
-		}
-		words := strings.Fields(f.Value())
-		for _, word := range words[:max(0, len(words)-1)] {
-			if strings.EqualFold(word, to.String()) {
-				return true
-			}
+		if f.Is("Auto-Submitted") {
+			return strings.HasPrefix(strings.ToLower(f.Value()), "auto-")
 		}
 	}
 	return false
@@ -257,11 +337,14 @@ func (s *session) envelope(tx *transaction, verdict *mailauth.Verdict) *message.
 		Client:     s.c.client,
 		Helo:       s.c.helo,
 		From:       tx.from,
+		Bounceable: verdict.Bounceable(),
 		Recipients: tx.recipients,
 		UTF8:       tx.utf8,
+		Gone:       s.c.gone,
+		Heard:      s.c.hears(tx.id),
 	}
-	results := verdict.Results(tx.policy.Hostname).Field()
-	env.Trace = append(results, Received(env, tx.policy.Hostname, s.c.esmtp, s.c.tlsState())...)
+	env.Results = verdict.Results(tx.policy.Hostname).Field()
+	env.Received = Received(env, tx.policy.Hostname, s.c.esmtp, s.c.tlsState())
 	return env
 }
 

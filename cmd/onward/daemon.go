@@ -14,16 +14,23 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"onward/forward"
 	"onward/inbound"
 	"onward/internal/address"
 	"onward/internal/alias"
 	"onward/internal/config"
+	"onward/internal/journal"
+	"onward/internal/loop"
 	"onward/internal/mailauth"
+	"onward/internal/message"
 	"onward/internal/problem"
+	"onward/internal/queue"
+	"onward/internal/replyaddr"
 	"onward/internal/resolver"
 	"onward/internal/returnpath"
+	"onward/internal/signing"
 	"onward/internal/smtpclient"
 )
 
@@ -31,8 +38,10 @@ import (
 type daemon struct {
 	log        *slog.Logger
 	state      *state
+	queue      *queue.Queue
 	selfSigned tls.Certificate
 	lists      inbound.Lists
+	uses       replyaddr.Uses
 	current    atomic.Pointer[running]
 }
 
@@ -44,6 +53,8 @@ type running struct {
 	resolver *resolver.Client
 	policy   *inbound.Policy
 	route    forward.Route
+	queued   *smtpclient.Client                            // what the queue delivers with
+	signer   func(address.Domain) (*signing.Signer, error) // nil: nothing is signed
 }
 
 // start listens, opens the state and makes a daemon of a configuration. On an
@@ -73,7 +84,13 @@ func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, log 
 	if cfg.TLS.Cert == "" {
 		log.Warn("no tls.cert in the configuration: using a self-signed certificate")
 	}
-	if d.state, err = openState(ctx, cfg); err != nil {
+	limits := func() journal.Limits {
+		if now := d.current.Load(); now != nil {
+			cfg = now.config
+		}
+		return journal.Limits{Keep: cfg.Journal.Keep, Size: cfg.Journal.Size}
+	}
+	if d.state, err = openState(ctx, cfg, limits, log); err != nil {
 		return nil, err
 	}
 	next, err := d.prepare(cfg, table)
@@ -82,6 +99,13 @@ func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, log 
 		return nil, err
 	}
 	d.current.Store(next)
+	d.queue = queue.New(queue.Config{
+		Store:  d.state.store,
+		Owner:  "onward", // the lock on the state directory keeps others away
+		Route:  func() queue.Route { return d.current.Load().queueRoute() },
+		Record: d.recordFate,
+		Log:    log,
+	})
 	return d, nil
 }
 
@@ -129,17 +153,22 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, hup <-chan o
 		TempDir: d.state.tempDir(),
 		Log:     d.log,
 		Acceptor: &forward.Forwarder{
-			Route: func() forward.Route { return d.current.Load().route },
-			Log:   d.log,
+			Route:   func() forward.Route { return d.current.Load().route },
+			Queue:   d.queue,
+			Replies: d.state.store,
+			Record:  d.recordAttempt,
+			Log:     d.log,
 		},
+		Journal: d.state.journal,
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	watching.Go(func() {
+	var working sync.WaitGroup
+	working.Go(func() {
 		cfg := d.current.Load().config
 		config.Watch(ctx, cfg.Files[0], cfg, hup, d.reload)
 	})
-	defer watching.Wait()
+	working.Go(func() { d.queue.Run(ctx) })
+	defer working.Wait()
 	defer cancel()
 	for _, l := range listeners {
 		d.log.Info("listening", "addr", l.Addr())
@@ -194,28 +223,106 @@ func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, erro
 	if err != nil {
 		return nil, err
 	}
+	signer, err := signers(cfg, d.state.dir)
+	if err != nil {
+		return nil, err
+	}
 	dns, err := d.resolve(cfg)
 	if err != nil {
 		return nil, err
 	}
-	byDomain := srsDomains(cfg)
-	r := &running{config: cfg, resolver: dns}
+	relay, err := relay(cfg)
+	if err != nil {
+		return nil, err
+	}
+	domains := srsDomains(cfg)
+	book := replyaddr.New(slices.Collect(maps.Values(domains)), d.state.store, &d.uses)
+	r := &running{config: cfg, resolver: dns, signer: signer}
+	session := d.client(cfg, dns, relay)
+	session.Timeouts = smtpclient.Timeouts{Answer: forward.AnswerBudget}
+	r.queued = d.client(cfg, dns, relay)
+	r.queued.Timeouts, r.queued.MaxHosts, r.queued.SlotWait = smtpclient.QueueTimeouts, 5, time.Second
 	r.policy = &inbound.Policy{
-		Hostname: cfg.Hostname,
-		Limits:   withinDescriptors(cfg.Limits, d.log),
-		TLS:      cert,
-		Aliases:  table,
-		Returns:  returns,
-		Verifier: &mailauth.Verifier{Resolver: dns, Hostname: cfg.Hostname, Loopback: cfg.Delivery.AllowPrivate},
-		Judge:    inbound.NewJudge(cfg, &d.lists),
+		Hostname:    cfg.Hostname,
+		Limits:      withinDescriptors(cfg.Limits, d.log),
+		TLS:         cert,
+		Aliases:     table,
+		Returns:     returns,
+		Replies:     book,
+		Marker:      loop.Marker{Secrets: secrets},
+		Verifier:    &mailauth.Verifier{Resolver: dns, Hostname: cfg.Hostname, Loopback: cfg.Delivery.AllowPrivate},
+		Judge:       inbound.NewJudge(cfg, &d.lists),
+		AutoReplies: cfg.SRS.AutoReplies,
+		Breaks:      message.Breaks(cfg.Policy.Breaks),
 	}
 	r.route = forward.Route{
-		Deliverer: d.client(cfg, dns),
+		Hostname:  cfg.Hostname,
+		Deliverer: session,
 		ReturnPath: func(ctx context.Context, from address.ReversePath, recipient address.Domain) (address.ReversePath, error) {
-			return returns.Rewrite(ctx, from, byDomain[recipient])
+			return returns.Rewrite(ctx, from, domains[recipient])
 		},
+		Conceal: func(ctx context.Context, from address.ReversePath, recipient address.Domain) (address.ReversePath, error) {
+			return returns.Conceal(ctx, from, domains[recipient])
+		},
+		ReplyAddress: book.For,
+		Domain:       func(recipient address.Domain) address.Domain { return domains[recipient] },
+		Signer:       signer,
+		Seal:         seals(cfg),
+		Marker:       loop.Marker{Secrets: secrets},
+		HideTargets:  cfg.Delivery.HideTargets,
+		RewriteAll:   cfg.Delivery.RelayFrom == "rewrite",
+		QueueFirst:   cfg.Delivery.Mode == "queue",
+		Lifetime:     cfg.Queue.Lifetime,
 	}
 	return r, nil
+}
+
+// queueRoute is how mail leaves the queue. Reports of ours are signed as what we
+// forward is (N1).
+func (r *running) queueRoute() queue.Route {
+	route := queue.Route{
+		Deliverer:      r.queued,
+		Hostname:       r.config.Hostname,
+		Postmaster:     r.config.Postmaster,
+		Sign:           func(*message.Message) ([]byte, error) { return nil, nil },
+		PerDestination: r.config.Delivery.PerDestination,
+	}
+	if r.signer != nil {
+		route.Sign = func(msg *message.Message) ([]byte, error) {
+			signer, err := r.signer(r.config.Hostname)
+			if err != nil {
+				return nil, err
+			}
+			return signer.Sign(msg)
+		}
+	}
+	return route
+}
+
+// signers returns who signs for each SRS domain, with all keys made and read, or
+// nil when nothing is to be signed.
+func signers(cfg *config.Config, stateDir string) (func(address.Domain) (*signing.Signer, error), error) {
+	if !cfg.DKIM.Sign {
+		return nil, nil
+	}
+	keys, err := openKeys(cfg, stateDir, true)
+	if err != nil {
+		return nil, err
+	}
+	for _, domain := range append(slices.Collect(maps.Values(srsDomains(cfg))), cfg.Hostname) {
+		if _, err := keys.Signer(domain); err != nil {
+			return nil, err
+		}
+	}
+	return keys.Signer, nil
+}
+
+// seals returns which targets want an ARC set. They are known by the domain of
+// the address; what is signed by nobody is not sealed.
+func seals(cfg *config.Config) func(address.Domain) bool {
+	return func(target address.Domain) bool {
+		return cfg.ARC.Seal || slices.Contains(cfg.ARC.SealFor, target.String())
+	}
 }
 
 // returnPaths builds what writes and reads our return paths.
@@ -284,8 +391,9 @@ func withinDescriptors(limits config.Limits, log *slog.Logger) config.Limits {
 	return limits
 }
 
-// client makes the client that talks to destinations.
-func (d *daemon) client(cfg *config.Config, dns resolver.Resolver) *smtpclient.Client {
+// client makes a client that talks to destinations. All share what is known
+// about them.
+func (d *daemon) client(cfg *config.Config, dns resolver.Resolver, relay *smtpclient.Relay) *smtpclient.Client {
 	return &smtpclient.Client{
 		Resolver:     dns,
 		Hostname:     cfg.Hostname.String(),
@@ -293,7 +401,48 @@ func (d *daemon) client(cfg *config.Config, dns resolver.Resolver) *smtpclient.C
 		IPv6:         cfg.Delivery.IPv6,
 		AllowPrivate: cfg.Delivery.AllowPrivate,
 		Source:       cfg.Delivery.Source,
-		Timeouts:     smtpclient.Timeouts{Answer: forward.AnswerBudget},
-		Log:          d.log,
+		Relay:        relay,
+		Destinations: d.state.destinations,
+		Limits: smtpclient.Limits{
+			PerDestination:      cfg.Delivery.PerDestination,
+			PerMailbox:          cfg.Delivery.PerMailbox,
+			PerMailboxPerSecond: cfg.Delivery.PerMailboxPerSecond,
+		},
+		Log: d.log,
 	}
+}
+
+// relay returns the relay host of a configuration, or nil without one.
+func relay(cfg *config.Config) (*smtpclient.Relay, error) {
+	if cfg.Delivery.Relay == "" {
+		return nil, nil
+	}
+	r, err := smtpclient.ParseRelay(cfg.Delivery.Relay)
+	if err != nil {
+		return nil, fmt.Errorf("delivery.relay: %w", err)
+	}
+	if r.User == "" {
+		return &r, nil
+	}
+	r.Password = func() (string, error) { return relayPassword(cfg) }
+	if _, err := r.Password(); err != nil {
+		return nil, err
+	}
+	return &r, nil
+}
+
+// relayPassword reads the password each time it is needed, so that a new one is
+// taken up without a restart.
+func relayPassword(cfg *config.Config) (string, error) {
+	if file := cfg.Delivery.RelayPasswordFile; file != "" {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", fmt.Errorf("delivery.relay_password_file: %w", err)
+		}
+		return strings.TrimRight(string(text), "\r\n"), nil
+	}
+	if password := os.Getenv("ONWARD_RELAY_PASSWORD"); password != "" {
+		return password, nil
+	}
+	return "", errors.New("delivery.relay has a user but no password; name a file in delivery.relay_password_file, or set ONWARD_RELAY_PASSWORD")
 }

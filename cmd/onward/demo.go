@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"onward/internal/resolver"
+	"onward/internal/store"
 	"onward/internal/testmail"
 )
 
@@ -61,6 +63,7 @@ type stage struct {
 	address string // where onward listens
 	mailbox *testmail.Sink
 	zone    *resolver.Zone
+	daemon  *daemon
 	log     bytes.Buffer
 	close   []func()
 }
@@ -132,7 +135,16 @@ func (s *stage) startDaemon(ctx context.Context, stateDir string) error {
 	if err != nil {
 		return err
 	}
-	s.address = listeners[0].Addr().String()
+	s.daemon, s.address = d, listeners[0].Addr().String()
+	signer, err := d.current.Load().signer("mx.example.org")
+	if err != nil {
+		return err
+	}
+	for _, record := range signer.Records() {
+		if err := s.zone.Set(record.Name, resolver.TypeTXT, record.Value); err != nil {
+			return err
+		}
+	}
 	ctx, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- d.run(ctx, listeners, nil) }()
@@ -173,6 +185,16 @@ func (s *stage) next(n int) (testmail.Delivery, error) {
 		return testmail.Delivery{}, fmt.Errorf("the mailbox has %d messages, not %d", s.mailbox.Count(), n)
 	}
 	return all[n-1], nil
+}
+
+// retry does what `onward queue retry --all` does.
+func (s *stage) retry() error {
+	ctx := context.Background()
+	items, err := s.daemon.state.store.Items(ctx, store.Filter{State: store.Waiting})
+	for _, item := range items {
+		err = errors.Join(err, s.daemon.state.store.Retry(ctx, item.ID, time.Now()))
+	}
+	return err
 }
 
 // play runs one story. What does not go as told ends it with an error.

@@ -9,8 +9,9 @@ import (
 // A playbill prints the demo: who says what to whom, in columns, coloured on a
 // terminal only.
 type playbill struct {
-	w      io.Writer
-	colour bool
+	w       io.Writer
+	colour  bool
+	visitor visit // the sender that is connected, or was
 }
 
 func (p *playbill) paint(colour, s string) string { return paint(p.colour, colour, s) }

@@ -12,6 +12,7 @@ import (
 
 	"onward/internal/address"
 	"onward/internal/mailauth"
+	"onward/internal/mailauth/dmarc"
 	"onward/internal/message"
 	"onward/internal/testmail"
 	"onward/testdata/messages"
@@ -30,6 +31,11 @@ var stories = []struct {
 	{"The alias file is edited, and the next message goes elsewhere", aliasEdited},
 	{"A letter in a bank's name is refused, whoever vouches for it", spoofRefused},
 	{"A mailing list broke the signature, and the letter goes on all the same", listGoesOn},
+	{"Forwarding would break DMARC, so From is rewritten, and the mailbox takes it", fromRewritten},
+	{"A message comes back to us, and the loop ends at once", loopStopped},
+	{"The mailbox is away for a while, and the message arrives later", mailboxAway},
+	{"It fails in the end, and the sender, who is known, gets a report", senderTold},
+	{"Nobody knows who the sender is, so it keeps the message", senderUnknown},
 }
 
 func newsletter(s *stage, p *playbill) {
@@ -150,9 +156,104 @@ func listGoesOn(s *stage, p *playbill) {
 	p.good("the list added a footer and says who it is; the failure is written down, and the mailbox decides")
 }
 
+func fromRewritten(s *stage, p *playbill) {
+	n := s.mailbox.Count() + 1
+	v := p.visit(s)
+	v.say("MAIL FROM:<dora@letters.example>", "250")
+	v.say("RCPT TO:<me@example.org>", "250")
+	p.sender("MAIL FROM:<dora@letters.example>, then From: <dora@letters.example>, not signed")
+	answer := v.message(messages.Unsigned, "250 2.0.0")
+	got, err := s.next(n)
+	p.check(err)
+	p.onward(fieldOf(got.Data, "From"))
+	p.onward(fieldOf(got.Data, "Reply-To"))
+	p.answer(answer)
+	verdict := s.judge(returnPath(got), got.Data)
+	p.expect(verdict != nil && verdict.DMARC.Result == dmarc.Pass && verdict.DMARC.DKIMAligned, "the mailbox finds that it passes DMARC")
+	p.good("only SPF vouched for it, and SPF ends here; now our signature does, and the mailbox finds dmarc=pass")
+}
+
+func loopStopped(s *stage, p *playbill) {
+	all := s.mailbox.Messages()
+	before := all[len(all)-1].Data
+	v := p.visit(s)
+	v.say("MAIL FROM:<ada@mailbox.example>", "250")
+	v.say("RCPT TO:<me@example.org>", "250")
+	p.say("mailbox", "onward", "the message from before, forwarded back to me@example.org")
+	p.say("onward", "mailbox", v.message(before, "554 5.4.6"))
+	p.expect(s.mailbox.Count() == len(all), "nothing goes round again")
+	p.good("X-Onward-Loop, a mark that only we can make, gave it away")
+}
+
+func mailboxAway(s *stage, p *playbill) {
+	n := s.mailbox.Count() + 1
+	away := "451 4.3.2 back in a minute"
+	s.mailbox.Do("RCPT", testmail.Action{Reply: away, Times: 1})
+	v := p.visit(s)
+	v.say("MAIL FROM:<bob@sender.example>", "250")
+	v.say("RCPT TO:<me@example.org>", "250")
+	p.sender("MAIL FROM:<bob@sender.example> RCPT TO:<me@example.org>")
+	answer := v.message(messages.Note, "250 2.0.0")
+	p.mailbox(away)
+	p.answer(answer)
+	p.say("you", "onward", "onward queue retry --all, rather than wait for two minutes")
+	p.check(s.retry())
+	got, err := s.next(n)
+	p.check(err)
+	p.onward(envelope(got.Mail, got.Rcpt[0]))
+	p.unchanged(got.Data, messages.Note)
+	p.good("250 meant that it was on disk; bob's server passes SPF, so that he could be told of a failure")
+}
+
+func senderTold(s *stage, p *playbill) {
+	n := s.mailbox.Count() + 1
+	gone := "550 5.1.1 ada@mailbox.example has moved"
+	s.mailbox.Do("RCPT TO:<ada", testmail.Action{Reply: "451 4.3.2 back in a minute", Times: 1})
+	v := p.visit(s)
+	v.say("MAIL FROM:<bob@sender.example>", "250")
+	v.say("RCPT TO:<me@example.org>", "250")
+	p.answer(v.message(messages.Note, "250 2.0.0"))
+	s.mailbox.Do("RCPT TO:<ada", testmail.Action{Reply: gone, Times: 1})
+	p.check(s.retry())
+	p.mailbox(gone)
+	report, err := s.next(n)
+	p.check(err)
+	p.say("onward", "bob's server", envelope(report.Mail, report.Rcpt[0]))
+	for _, field := range []string{"Final-Recipient", "Diagnostic-Code"} {
+		p.row("", "", fieldOf(report.Data, field))
+	}
+	p.expect(returnPath(report) == "" && report.Rcpt[0] == "RCPT TO:<bob@sender.example>", "the report goes to bob, from the null sender")
+	p.expect(!bytes.Contains(report.Data, []byte("ada@mailbox")), "the private address stays private")
+	p.good("the report is signed and names the alias, not the mailbox behind it")
+}
+
+func senderUnknown(s *stage, p *playbill) {
+	away := "451 4.3.2 back in a minute"
+	s.mailbox.Do("RCPT", testmail.Action{Reply: away, Times: 1})
+	n := s.mailbox.Count()
+	v := p.visit(s)
+	v.say("MAIL FROM:<someone@nowhere.example>", "250")
+	v.say("RCPT TO:<me@example.org>", "250")
+	p.sender("MAIL FROM:<someone@nowhere.example>, which no SPF record vouches for")
+	answer := v.message(messages.Stranger, "451 4.3.2")
+	p.mailbox(away)
+	p.answer(answer)
+	p.expect(s.mailbox.Count() == n, "nothing was delivered")
+	p.good("a report could only go to somebody who did not write; a real server tries again, a forger does not")
+}
+
 // results returns what the daemon finds about a message that it does not pass
 // on.
 func (s *stage) results(from string, eml []byte) []byte {
+	verdict := s.judge(from, eml)
+	if verdict == nil {
+		return nil
+	}
+	return verdict.Results("mx.example.org").Field()
+}
+
+// judge verifies a message that comes from this machine, as its receiver would.
+func (s *stage) judge(from string, eml []byte) *mailauth.Verdict {
 	sender, _ := address.ParseReversePath(from)
 	buffer := message.NewBuffer(os.TempDir())
 	buffer.Write(eml)
@@ -168,7 +269,18 @@ func (s *stage) results(from string, eml []byte) []byte {
 	if err != nil {
 		return nil
 	}
-	return verdict.Results("mx.example.org").Field()
+	return verdict
+}
+
+// fieldOf returns the first field of that name, on one line.
+func fieldOf(data []byte, name string) string {
+	at := bytes.Index(data, []byte("\r\n"+name+":"))
+	if at < 0 {
+		return name + ": (none)"
+	}
+	field := strings.ReplaceAll(string(data[at+2:]), "\r\n ", " ")
+	field, _, _ = strings.Cut(field, "\r\n")
+	return field
 }
 
 // results shows the Authentication-Results on top of a delivered message.
@@ -202,9 +314,14 @@ func returnPath(d testmail.Delivery) string {
 // A visit is one connection of the sender.
 type visit struct{ *testmail.Talk }
 
-// visit connects to onward and says EHLO.
+// visit connects to onward and says EHLO. The visit before ends as it should.
 func (p *playbill) visit(s *stage) visit {
+	if p.visitor.Talk != nil {
+		p.visitor.say("QUIT", "221")
+		p.visitor.Close()
+	}
 	v := visit{testmail.Dial(p, s.address)}
+	p.visitor = v
 	v.Expect("220")
 	v.say("EHLO mail.sender.example", "250")
 	return v

@@ -91,8 +91,10 @@ type outgoingReport struct {
 	Refused    string   `json:"refused,omitempty"` // the answer to RCPT, when the recipient is refused
 	Targets    []string `json:"targets"`
 	ReturnPath string   `json:"return_path"`
-	Fields     string   `json:"fields"`  // ours, on top of the message
-	Removed    []string `json:"removed"` // fields that claimed to be ours
+	Rewritten  bool     `json:"rewritten"`        // From becomes an address of ours
+	Unsent     string   `json:"unsent,omitempty"` // why it is refused after all, since DMARC would break
+	Fields     string   `json:"fields"`           // ours, on top of the message; all of them when rewritten
+	Removed    []string `json:"removed"`          // fields that claimed to be ours
 }
 
 func (j *judgement) report() messageReport {
@@ -168,9 +170,15 @@ func (j *judgement) decisionReport() decisionReport {
 }
 
 func (o outgoing) report() outgoingReport {
-	r := outgoingReport{Recipient: o.recipient.String(), Targets: mailboxes(o.targets), ReturnPath: o.from.String(), Fields: o.fields, Removed: []string{}}
+	r := outgoingReport{Recipient: o.recipient.String(), Targets: mailboxes(o.targets), ReturnPath: o.from.String(), Rewritten: o.rewritten, Fields: o.fields, Removed: []string{}}
 	for _, f := range o.removed {
 		r.Removed = append(r.Removed, string(f.Raw))
+	}
+	for _, f := range o.rewrote {
+		r.Fields += string(f.Raw)
+	}
+	if o.unsent != nil {
+		r.Unsent = refusalText(o.unsent)
 	}
 	if o.refusal != nil {
 		r.Refused = refusalText(o.refusal)

@@ -61,7 +61,7 @@ func explainMessage(cmd *cobra.Command, f explainFlags, s *site, dns resolver.Re
 	if err := j.judge(ctx, dns, sender); err != nil {
 		return err
 	}
-	if err := j.send(ctx, dns, to); err != nil {
+	if err := j.send(ctx, to); err != nil {
 		return err
 	}
 	if f.json {
@@ -178,25 +178,19 @@ func outcome(d inbound.Decision) (name string, code int) {
 // judgeFate says whether DMARC will pass at the destination: SPF does not
 // survive forwarding, as the client there is us, so a signature has to. One of
 // RSA-SHA256 that is aligned with the author, since not all verify Ed25519.
-func (j *judgement) judgeFate(after []dkim.Result) {
+func (j *judgement) judgeFate(survivors []dkim.Survivor) {
 	v := j.verdict.DMARC
-	broken := map[int]bool{} // by position from the bottom, which forwarding does not change
-	for i, s := range after {
-		broken[len(after)-i] = s.Result == dkim.Fail
-	}
 	other := ""
-	for i, s := range j.verdict.DKIM {
-		if s.Result != dkim.Pass || !j.aligned(s.Domain) {
-			continue
-		}
+	for _, s := range survivors {
 		switch {
-		case broken[len(j.verdict.DKIM)-i]:
-			other = fmt.Sprintf("The signature of %s covers a field that has to be removed.", s.Domain)
-		case s.Algorithm == dkim.RSASHA256:
-			j.survives, j.fate = true, fmt.Sprintf("The signature of %s is aligned with From and stays intact.", s.Domain)
+		case !j.aligned(s.Result.Domain):
+		case !s.Alive:
+			other = fmt.Sprintf("The signature of %s covers a field that has to be added or removed.", s.Result.Domain)
+		case s.Result.Algorithm == dkim.RSASHA256:
+			j.survives, j.fate = true, fmt.Sprintf("The signature of %s is aligned with From and stays intact.", s.Result.Domain)
 			return
 		default:
-			other = fmt.Sprintf("The signature of %s stays intact, but is made with %s, which many receivers cannot verify.", s.Domain, s.Algorithm)
+			other = fmt.Sprintf("The signature of %s stays intact, but is made with %s, which many receivers cannot verify.", s.Result.Domain, s.Result.Algorithm)
 		}
 	}
 	if v.Result == dmarc.None {

@@ -3,22 +3,15 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
-	"io"
-	"log/slog"
-	"slices"
 	"strings"
-	"sync"
 
 	"onward/forward"
 	"onward/inbound"
 	"onward/internal/address"
+	"onward/internal/loop"
 	"onward/internal/mailauth/authres"
-	"onward/internal/mailauth/dkim"
 	"onward/internal/message"
 	"onward/internal/reply"
-	"onward/internal/resolver"
-	"onward/internal/smtpclient"
 	"onward/srs"
 )
 
@@ -28,7 +21,11 @@ type outgoing struct {
 	refusal   error             // of the recipient; nothing goes on then
 	targets   []address.Mailbox // in the order of the configuration
 	from      address.ReversePath
-	fields    string // ours, on top
+	breaks    string          // what happens where DMARC would break
+	rewritten bool            // From is ours then
+	unsent    *reply.Reply    // why it does not go on after all; nil when it does
+	fields    string          // ours, on top
+	rewrote   []message.Field // all of them, when From is ours
 	removed   []message.Field
 	intact    int // signatures that passed and still do on the bytes that go on
 	passed    int // signatures that passed
@@ -40,9 +37,8 @@ var (
 	someTarget    = address.Mailbox{Local: "old", Domain: "mailbox.example"}
 )
 
-// send makes the outgoing copy by letting a real Forwarder deliver to a
-// Deliverer that only looks, and verifies the signatures again on its bytes.
-func (j *judgement) send(ctx context.Context, dns resolver.Resolver, to address.Mailbox) error {
+// send makes the outgoing copies as the daemon would.
+func (j *judgement) send(ctx context.Context, to address.Mailbox) error {
 	out := &j.outgoing
 	if j.route(to); out.refusal != nil || len(out.targets) == 0 {
 		j.judgeFate(nil)
@@ -54,33 +50,63 @@ func (j *judgement) send(ctx context.Context, dns resolver.Resolver, to address.
 			out.removed = append(out.removed, f)
 		}
 	}
-	looker := &looker{}
-	f := forward.Forwarder{
-		Route: func() forward.Route { return forward.Route{Deliverer: looker, ReturnPath: j.rewrite} },
-		Log:   slog.New(slog.DiscardHandler),
-	}
 	kept := j.message.Without(forged)
-	if err := f.Accept(ctx, j.envelope(), kept); err != nil && !reply.From(err).Positive() {
-		return err
-	}
-	tx := looker.first(out.targets)
-	ours := make([]byte, tx.Size-kept.Size())
-	if _, err := io.ReadFull(tx.Open(), ours); err != nil {
-		return err
-	}
-	out.from, out.fields = tx.From, string(ours)
-	after, err := j.verifyCopy(ctx, dns, tx)
+	copies, err := forward.Preview(ctx, j.way(), j.envelope(), j.verdict, kept)
 	if err != nil {
 		return err
 	}
-	j.judgeFate(after)
+	first := copies[0]
+	out.from, out.rewritten, out.unsent = first.From, first.Rewritten, first.Refusal
+	if out.rewritten {
+		out.rewrote = first.Message.Fields()
+	} else {
+		for _, f := range first.Message.Fields()[:len(first.Message.Fields())-len(kept.Fields())] {
+			out.fields += string(f.Raw)
+		}
+	}
+	for _, s := range first.Survivors {
+		out.passed++
+		if s.Alive {
+			out.intact++
+		}
+	}
+	j.judgeFate(first.Survivors)
 	return nil
+}
+
+// way is how mail leaves the daemon, but for the signature, whose key is the
+// daemon's.
+func (j *judgement) way() forward.Route {
+	cfg := j.site.config
+	if cfg.DKIM.Sign {
+		j.note("The daemon puts a DKIM-Signature of the SRS domain (selector %s) above these fields.", cfg.DKIM.Selector)
+	}
+	return forward.Route{
+		Hostname:   cfg.Hostname,
+		ReturnPath: j.rewrite,
+		ReplyAddress: func(_ context.Context, domain address.Domain, _, _ address.Mailbox) (address.Mailbox, error) {
+			return address.Mailbox{Local: "reply-TOKEN", Domain: domain}, nil
+		},
+		Domain:      j.srsDomain,
+		Marker:      loop.Marker{Secrets: []string{exampleSecret}},
+		HideTargets: cfg.Delivery.HideTargets,
+		RewriteAll:  cfg.Delivery.RelayFrom == "rewrite",
+	}
+}
+
+const exampleSecret = "an example of a secret"
+
+// srsDomain is the SRS domain for a recipient's domain, also of one that the
+// configuration does not have.
+func (j *judgement) srsDomain(recipient address.Domain) address.Domain {
+	domains := srsDomains(j.site.config)
+	return cmp.Or(domains[recipient], domains[""])
 }
 
 // route finds the targets of the recipient.
 func (j *judgement) route(to address.Mailbox) {
 	out := &j.outgoing
-	out.recipient = to
+	out.recipient, out.breaks = to, j.site.config.Policy.Breaks
 	if to == (address.Mailbox{}) {
 		out.recipient = someRecipient
 		j.note("The recipient is not known; %s stands for it, --to would name it.", someRecipient)
@@ -91,6 +117,9 @@ func (j *judgement) route(to address.Mailbox) {
 	}
 	match, err := j.site.aliases.Lookup(to, j.verdict.Now)
 	out.targets, out.refusal = match.Targets, err
+	if match.Alias != nil {
+		out.breaks = cmp.Or(match.Alias.Breaks, out.breaks)
+	}
 }
 
 // envelope is what the daemon would know of the message after receiving it.
@@ -103,9 +132,9 @@ func (j *judgement) envelope() *message.Envelope {
 		Client:     v.Client,
 		Helo:       cmp.Or(v.Sender.Helo, "unknown"),
 		From:       v.From,
-		Recipients: []message.Recipient{{Address: j.outgoing.recipient, Targets: j.outgoing.targets}},
+		Recipients: []message.Recipient{{Address: j.outgoing.recipient, Targets: j.outgoing.targets, Breaks: message.Breaks(j.outgoing.breaks)}},
 	}
-	env.Trace = append(v.Results(host).Field(), inbound.Received(env, host, true, nil)...)
+	env.Results, env.Received = v.Results(host).Field(), inbound.Received(env, host, true, nil)
 	return env
 }
 
@@ -116,11 +145,8 @@ func (j *judgement) rewrite(_ context.Context, from address.ReversePath, recipie
 		return from, nil
 	}
 	cfg := j.site.config
-	codec := srs.Codec{Domain: srsDomains(cfg)[recipient].String(), HashLength: cfg.SRS.HashLength, MaxAge: cfg.SRS.MaxAge}
-	if codec.Domain == "" {
-		codec.Domain = srsDomains(cfg)[""].String()
-	}
-	codec.Secrets = []string{"an example of a secret"}
+	codec := srs.Codec{Domain: j.srsDomain(recipient).String(), HashLength: cfg.SRS.HashLength, MaxAge: cfg.SRS.MaxAge}
+	codec.Secrets = []string{exampleSecret}
 	if j.site.aliases != nil {
 		if secrets, err := loadSecrets(cfg, cfg.StateDir, false); err == nil {
 			codec.Secrets = secrets
@@ -134,51 +160,4 @@ func (j *judgement) rewrite(_ context.Context, from address.ReversePath, recipie
 		text = "SRS0=example=of=1=TOKEN@" + codec.Domain
 	}
 	return address.ParseReversePath(text)
-}
-
-// A looker is a Deliverer that delivers nothing, and keeps what it was given.
-type looker struct {
-	mu  sync.Mutex
-	all []*smtpclient.Transaction
-}
-
-func (l *looker) Deliver(_ context.Context, t *smtpclient.Transaction) smtpclient.Outcome {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all = append(l.all, t)
-	return smtpclient.Outcome{Result: smtpclient.Delivered, Reply: reply.New(250, "2.0.0", "looked at")}
-}
-
-// first returns the transaction with the first of the targets.
-func (l *looker) first(targets []address.Mailbox) *smtpclient.Transaction {
-	i := slices.IndexFunc(l.all, func(t *smtpclient.Transaction) bool { return t.To.Fold() == targets[0].Fold() })
-	return l.all[i]
-}
-
-// verifyCopy verifies the signatures on the bytes that would be sent.
-func (j *judgement) verifyCopy(ctx context.Context, dns resolver.Resolver, tx *smtpclient.Transaction) ([]dkim.Result, error) {
-	b := message.NewBuffer("")
-	defer b.Close()
-	if _, err := io.Copy(b, tx.Open()); err != nil {
-		return nil, err
-	}
-	sent, err := b.Message()
-	if errors.Is(err, message.ErrHeaderTooLarge) {
-		j.note("With our fields the header is too large to be verified again.")
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	author := j.verdict.Author.Domain.String()
-	after := dkim.Verify(ctx, dns, sent, dkim.Options{Now: j.verdict.Now, Prefer: func(d string) bool { return d == author }})
-	for i, s := range j.verdict.DKIM {
-		if s.Result == dkim.Pass {
-			j.outgoing.passed++
-			if n := len(after) - len(j.verdict.DKIM) + i; n >= 0 && after[n].Result == dkim.Pass {
-				j.outgoing.intact++
-			}
-		}
-	}
-	return after, nil
 }

@@ -35,7 +35,7 @@ func explainSite(cmd *cobra.Command) (*site, error) {
 			Hostname: standIn,
 			DNS:      config.DNS{Timeout: 5 * time.Second},
 			SRS:      config.SRS{Domain: standIn},
-			Policy:   config.Policy{DMARC: "enforce"},
+			Policy:   config.Policy{DMARC: "enforce", Breaks: "rewrite"},
 			Limits:   config.Limits{Message: 50 << 20},
 		}}, nil
 	}

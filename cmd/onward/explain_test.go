@@ -271,7 +271,6 @@ func TestExplainReading(t *testing.T) {
 		"one LF":           {strings.Replace(plain, "body\r", "body", 1), nil, "1 line ended in LF alone", ""},
 		"mbox":             {"From a@bank.example Mon Nov 20 12:00:00 2023\n" + plain, nil, "is no part of the message", ""},
 		"no address":       {plain, nil, "SPF is not checked", ""},
-		"most fields":      {strings.Repeat("A: b\r\n", 998) + plain, nil, "too large to be verified again", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := explained(t, tt.in, append(tt.args, zone...)...)

@@ -185,6 +185,14 @@ func (j *judgement) printOutgoing(p *page) {
 	for _, f := range o.removed {
 		p.entry(2, 14, "removed", "", f.Name+", which claims to be ours: "+shortened(f.Value()))
 	}
+	switch {
+	case o.unsent != nil:
+		p.text(2, "It is refused instead (when_dmarc_breaks: refuse): "+refusalText(o.unsent))
+	case o.rewritten:
+		p.text(2, "Its From is rewritten, so that DMARC passes for us (when_dmarc_breaks: rewrite). The header:")
+		p.fields(o.rewrote)
+		return
+	}
 	p.text(2, "The header, ours above the line, the message as it came below:")
 	p.verbatim(4, o.fields)
 	fmt.Fprintf(p.w, "    %s\n", paint(p.colour, dim, strings.Repeat("-", 60)))
@@ -201,7 +209,12 @@ func survivesWord(survives bool) string {
 // printOriginal shows the fields that came, one line each.
 func (j *judgement) printOriginal(p *page) {
 	removed := func(f message.Field) bool { return authres.Claims(f, j.site.config.Hostname) }
-	for _, f := range j.message.Without(removed).Fields() {
+	p.fields(j.message.Without(removed).Fields())
+}
+
+// fields shows fields, one line each.
+func (p *page) fields(fields []message.Field) {
+	for _, f := range fields {
 		line := visible(f.Name + ": " + f.Value())
 		if room := pageWidth - 4; len(line) > room {
 			line = strings.ToValidUTF8(line[:room-3], "?") + "..."

@@ -15,23 +15,31 @@ import (
 // import those of the rows below its own, never its neighbours.
 var rows = [][]string{
 	{"cmd/onward"},
-	{"inbound", "forward"},
-	{"internal/mailauth", "internal/alias", "internal/returnpath", "internal/smtpclient", "internal/testmail"},
-	{"internal/mailauth/spf", "internal/mailauth/dmarc", "internal/mailauth/arc", "internal/mailauth/iprev"},
-	{"internal/mailauth/dkim", "internal/mailauth/authres"},
+	{"inbound", "forward", "internal/queue"},
+	{"internal/mailauth", "internal/alias", "internal/returnpath", "internal/smtpclient", "internal/signing", "internal/rewrite",
+		"internal/replyaddr", "internal/dsn", "internal/journal", "internal/loop", "internal/testmail",
+		"internal/tlsrpt", "internal/certificate", "internal/dnsbl", "internal/rspamd", "internal/proxyproto"},
+	{"internal/mailauth/spf", "internal/mailauth/dmarc", "internal/mailauth/arc", "internal/mailauth/iprev",
+		"internal/tlspolicy"},
+	{"internal/tlspolicy/mtasts", "internal/tlspolicy/dane"},
+	{"internal/mailauth/dkim", "internal/mailauth/authres", "internal/webclient"},
 	{"internal/config", "internal/store", "internal/message", "internal/resolver"},
-	{"internal/reply", "internal/problem"},
+	{"internal/reply", "internal/problem", "internal/database", "internal/dialguard"},
 	{"internal/address", "srs"},
 }
 
 // mayImport are libraries that one package wraps; nobody else sees them.
 var mayImport = map[string][]string{
-	"blitiri.com.ar/go/spf":       {"internal/mailauth/spf"},
-	"github.com/emersion/go-smtp": {"inbound"},
-	"github.com/miekg/dns":        {"internal/resolver", "internal/testmail"},
-	"github.com/spf13/cobra":      {"cmd/onward"},
-	"go.yaml.in/yaml/v4":          {"internal/config"},
-	"modernc.org/sqlite":          {"internal/store"},
+	"blitiri.com.ar/go/spf":            {"internal/mailauth/spf"},
+	"github.com/emersion/go-message":   {"internal/dsn"},
+	"github.com/emersion/go-msgauth":   {"internal/signing", "internal/testmail"},
+	"github.com/caddyserver/certmagic": {"internal/certificate"},
+	"github.com/emersion/go-smtp":      {"inbound"},
+	"github.com/miekg/dns":             {"internal/resolver", "internal/testmail", "internal/certificate"},
+	"github.com/spf13/cobra":           {"cmd/onward"},
+	"go.yaml.in/yaml/v4":               {"internal/config"},
+	"golang.org/x/net/publicsuffix":    {"internal/smtpclient"},
+	"modernc.org/sqlite":               {"internal/database"},
 }
 
 // forbidden are unsafe on mail from the network (RELIABILITY.md 0.5, 66).

@@ -5,26 +5,33 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"syscall"
 
 	"onward/internal/config"
+	"onward/internal/journal"
 	"onward/internal/returnpath"
+	"onward/internal/signing"
+	"onward/internal/smtpclient"
 	"onward/internal/store"
 )
 
-// A state is what the daemon keeps between runs: keys and stored return paths.
-// One process owns it at a time (RELIABILITY 86).
+// A state is what the daemon keeps between runs: keys, the queue and everything
+// else in the store, and the journal. One process owns it at a time
+// (RELIABILITY 86).
 type state struct {
-	dir   string
-	lock  *os.File
-	store *store.Store
+	dir          string
+	lock         *os.File
+	store        *store.Store
+	journal      *journal.Journal
+	destinations *smtpclient.Destinations
 }
 
 // openState takes possession of the state directory. On an error nothing stays
 // open.
-func openState(ctx context.Context, cfg *config.Config) (_ *state, err error) {
+func openState(ctx context.Context, cfg *config.Config, limits func() journal.Limits, log *slog.Logger) (_ *state, err error) {
 	s := &state{dir: cfg.StateDir}
 	defer func() {
 		if err != nil {
@@ -37,13 +44,36 @@ func openState(ctx context.Context, cfg *config.Config) (_ *state, err error) {
 	if _, err = loadSecrets(cfg, s.dir, true); err != nil {
 		return nil, err
 	}
-	if s.store, err = store.Open(ctx, s.dir, store.Standard); err != nil {
-		return nil, fmt.Errorf("state_dir %s: %w; if the file is damaged, move it away and start again", s.dir, err)
+	if s.store, err = store.Open(ctx, s.dir, storeLimits(cfg)); err != nil {
+		return nil, fmt.Errorf("state_dir %s: %w", s.dir, err)
+	}
+	if s.destinations, err = smtpclient.NewDestinations(ctx, s.store, log); err != nil {
+		return nil, fmt.Errorf("state_dir %s: %w", s.dir, err)
 	}
 	if err = os.MkdirAll(s.tempDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("state_dir: %w", err)
 	}
+	s.journal = journal.Start(s.dir, limits, log)
 	return s, nil
+}
+
+// storeLimits are those of the configuration, and what must stay free on the
+// disk.
+func storeLimits(cfg *config.Config) store.Limits {
+	limits := store.Standard
+	limits.Items, limits.Bytes = int64(cfg.Queue.Messages), cfg.Queue.Size
+	return limits
+}
+
+// openKeys opens the DKIM keys, and makes those that are missing where create is
+// set, as only the daemon and init may.
+func openKeys(cfg *config.Config, stateDir string, create bool) (*signing.Keys, error) {
+	return signing.Open(signing.Settings{
+		Dir:      filepath.Join(stateDir, "dkim"),
+		Selector: cfg.DKIM.Selector,
+		Ed25519:  cfg.DKIM.Ed25519,
+		Create:   create,
+	})
 }
 
 // tempDir holds messages too large for memory; they have no names there.
@@ -52,8 +82,14 @@ func (s *state) tempDir() string { return filepath.Join(s.dir, "tmp") }
 // Close gives the state directory up.
 func (s *state) Close() error {
 	var err error
+	if s.destinations != nil {
+		s.destinations.Close()
+	}
+	if s.journal != nil {
+		err = s.journal.Close()
+	}
 	if s.store != nil {
-		err = s.store.Close()
+		err = errors.Join(err, s.store.Close())
 	}
 	if s.lock != nil {
 		s.lock.Close()

@@ -11,6 +11,7 @@ package mailauth
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,6 +111,13 @@ func (c *Check) checkSPF(ctx context.Context) {
 
 const hiddenReason = "the client has a private address, so the real one is hidden from us"
 
+// SPF waits for what SPF says of the envelope sender, which is there before the
+// message.
+func (c *Check) SPF() spf.Check {
+	<-c.begun
+	return c.verdict.MailFrom
+}
+
 // Stop ends a check whose message never came.
 func (c *Check) Stop() {
 	c.cancel()
@@ -163,6 +171,51 @@ func (c *Check) Finish(ctx context.Context, msg *message.Message) (*Verdict, err
 // Verify is Begin and Finish in one.
 func (v *Verifier) Verify(ctx context.Context, sender Sender, msg *message.Message) (*Verdict, error) {
 	return v.Begin(ctx, sender).Finish(ctx, msg)
+}
+
+// Bounceable reports whether a failure may be reported to the envelope sender:
+// it authenticated itself, so no report can go to somebody who did not write
+// (DESIGN.md 9.3, RELIABILITY 29).
+func (v *Verdict) Bounceable() bool {
+	if v.From.IsNull() {
+		return false
+	}
+	return v.MailFrom.Result == spf.Pass || v.DMARC.Result == dmarc.Pass && v.Author.Mailbox.Fold() == v.From.Fold()
+}
+
+// Doubtful reports whether what was found speaks against the author, and not
+// only fails to speak for it.
+func (v *Verdict) Doubtful() bool {
+	if v.DMARC.Result == dmarc.Fail {
+		return true
+	}
+	signed := slices.ContainsFunc(v.DKIM, func(d dkim.Result) bool { return d.Result == dkim.Pass })
+	return !signed && v.DMARC.Result != dmarc.Pass && (v.MailFrom.Result == spf.Fail || v.MailFrom.Result == spf.SoftFail)
+}
+
+// ForwardingBreaks reports whether the message passes DMARC here by SPF alone,
+// with a policy that has it refused or set aside where it does not pass: SPF
+// does not survive forwarding, as the client there is us (DESIGN.md 4). alive
+// says whether a signature that passed still does on the bytes that go on. Only
+// RSA-SHA256 counts: not all receivers verify Ed25519.
+func (v *Verdict) ForwardingBreaks(alive func(*dkim.Result) bool) bool {
+	if v.DMARC.Result != dmarc.Pass || v.DMARC.Policy != dmarc.PolicyQuarantine && v.DMARC.Policy != dmarc.PolicyReject {
+		return false
+	}
+	for i := range v.DKIM {
+		d := &v.DKIM[i]
+		if d.Result == dkim.Pass && d.Algorithm == dkim.RSASHA256 && v.aligned(d.Domain) && alive(d) {
+			return false
+		}
+	}
+	return true
+}
+
+// aligned reports whether a pass of this signer counts for the author.
+func (v *Verdict) aligned(signer string) bool {
+	return slices.ContainsFunc(v.DMARC.Alignments, func(a dmarc.Alignment) bool {
+		return a.Method == "dkim" && a.Aligned && a.Domain.String() == signer
+	})
 }
 
 // ofAuthor reports whether a signature by this domain could be aligned with the

@@ -19,11 +19,13 @@ type Envelope struct {
 	Bounceable bool // a failure may be reported to From: it is who it says (DESIGN.md 9.3)
 	Recipients []Recipient
 	UTF8       bool   // the sender declared SMTPUTF8 (RFC 6531)
-	Trace      []byte // our Authentication-Results and Received fields, with CRLF (STANDARDS.md P5)
+	Results    []byte // our Authentication-Results field, with CRLF (STANDARDS.md R2)
+	Received   []byte // our Received field, with CRLF (P5)
 
 	// Gone reports whether the sender has hung up: it has heard no answer then,
-	// and still owns the message (RELIABILITY 2.2).
-	Gone func() bool
+	// and still owns the message (RELIABILITY 2.2). Heard reports, once there was an
+	// answer and while the connection lasts, whether it reached the sender's side.
+	Gone, Heard func() bool
 }
 
 // A Recipient is one address the sender named, and what it stands for.
@@ -33,6 +35,7 @@ type Recipient struct {
 	SRS     bool              // an SRS address of ours: the target is the first sender
 	As      address.Mailbox   // of a reply address: the alias that the message goes on in the name of; else zero
 	Breaks  Breaks
+	Suspect bool // mail whose author is in doubt goes to user+suspect
 }
 
 // Breaks says what to do with mail that passes DMARC here and would fail it at

@@ -24,13 +24,15 @@ func (f Field) Value() string {
 
 // splitFields splits a header section into its fields. A folded line belongs
 // to the field above it; a line without a name is kept as a Field without one.
-func splitFields(raw []byte) []Field {
+//
+// It stops behind more than max fields.
+func splitFields(raw []byte, max int) []Field {
 	var fields []Field
 	for len(raw) > 0 && !bytes.HasPrefix(raw, []byte("\r\n")) {
 		end := fieldEnd(raw)
 		fields = append(fields, Field{Name: fieldName(raw[:end]), Raw: raw[:end:end]})
 		raw = raw[end:]
-		if len(fields) > MaxFields {
+		if len(fields) > max {
 			break
 		}
 	}

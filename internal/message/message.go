@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"os"
 	"slices"
 )
@@ -114,7 +115,7 @@ func (b *Buffer) Message() (*Message, error) {
 	if _, err := m.data.ReadAt(m.header, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("temporary file: %w", err)
 	}
-	if m.fields = splitFields(m.header); len(m.fields) > MaxFields {
+	if m.fields = splitFields(m.header, MaxFields); len(m.fields) > MaxFields {
 		return nil, ErrHeaderTooLarge
 	}
 	return m, nil
@@ -155,10 +156,11 @@ func (m *Message) Body() io.Reader {
 
 // With returns the message with another header section, which is whole fields
 // with CRLF. Both share the bytes below it, so only the one that was received is
-// closed; Sum stays that of the received one.
+// closed; Sum stays that of the received one. The limits are for what is received:
+// a message at the limit has room for our fields.
 func (m *Message) With(header []byte) *Message {
 	other := *m
-	other.header, other.fields = header, splitFields(header)
+	other.header, other.fields = header, splitFields(header, math.MaxInt)
 	other.eightBit = m.eightBit || hasEightBit(header)
 	return &other
 }

@@ -96,17 +96,28 @@ func (r *Rewriter) Is(to address.Mailbox) bool {
 // null (S1), and a sender in an SRS domain of ours stays as it is, unless it is
 // a forged one: 550 5.1.8 (DESIGN.md 9.10). 451 4.3.0 is for trouble of ours.
 func (r *Rewriter) Rewrite(ctx context.Context, from address.ReversePath, srsDomain address.Domain) (address.ReversePath, error) {
-	if from.IsNull() {
-		return from, nil
-	}
 	if _, ours := r.codecs[from.Domain]; ours {
 		return from, r.checkOwn(ctx, from.Mailbox)
+	}
+	return r.rewrite(ctx, from, srsDomain, r.encode)
+}
+
+// Conceal is Rewrite for a sender that nobody may read from its return path: it
+// is stored under a token, whatever would fit.
+func (r *Rewriter) Conceal(ctx context.Context, from address.ReversePath, srsDomain address.Domain) (address.ReversePath, error) {
+	return r.rewrite(ctx, from, srsDomain, r.encodeToken)
+}
+
+func (r *Rewriter) rewrite(ctx context.Context, from address.ReversePath, srsDomain address.Domain,
+	encode func(context.Context, srs.Codec, address.Mailbox, time.Time) (string, error)) (address.ReversePath, error) {
+	if from.IsNull() {
+		return from, nil
 	}
 	codec, ok := r.codecs[srsDomain]
 	if !ok {
 		return address.ReversePath{}, reply.Trouble(fmt.Errorf("%s is not a configured SRS domain", srsDomain))
 	}
-	text, err := r.encode(ctx, codec, from.Mailbox)
+	text, err := encode(ctx, codec, from.Mailbox, time.Now()) // one moment for stamp and row
 	if err != nil {
 		return address.ReversePath{}, err
 	}
@@ -118,14 +129,17 @@ func (r *Rewriter) Rewrite(ctx context.Context, from address.ReversePath, srsDom
 }
 
 // encode takes the stateless form where the sender fits, else a token.
-func (r *Rewriter) encode(ctx context.Context, codec srs.Codec, from address.Mailbox) (string, error) {
-	now := time.Now() // one moment for stamp and row
+func (r *Rewriter) encode(ctx context.Context, codec srs.Codec, from address.Mailbox, now time.Time) (string, error) {
 	if from.Domain == tokenDomain {
 		return "", reply.New(553, "5.1.7", "<%s>: not a sender address", from)
 	}
 	if text, err := codec.Encode(from.String(), now); err == nil {
 		return text, nil
 	}
+	return r.encodeToken(ctx, codec, from, now)
+}
+
+func (r *Rewriter) encodeToken(ctx context.Context, codec srs.Codec, from address.Mailbox, now time.Time) (string, error) {
 	token, err := r.token(ctx, from, now)
 	if err != nil {
 		return "", err

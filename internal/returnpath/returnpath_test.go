@@ -290,6 +290,23 @@ func TestStored(t *testing.T) {
 }
 
 // A token is found as long as its address is good, and no longer; asking again
+// TestConceal: whatever fits into SRS, a concealed sender cannot be read from its
+// return path, and bounces find it all the same.
+func TestConceal(t *testing.T) {
+	r := rewriter(t, settings(), openStore(t, t.TempDir()))
+	from := address.ReversePath{Mailbox: parse(t, "ada@private.example")}
+	path, err := r.Conceal(t.Context(), from, ours)
+	if err != nil || path.Domain != ours || strings.Contains(strings.ToLower(path.String()), "ada") || strings.Contains(path.String(), "private") {
+		t.Fatalf("Conceal = %v, %v", path, err)
+	}
+	if back, err := r.Restore(t.Context(), path.Mailbox); err != nil || back != from.Mailbox {
+		t.Errorf("Restore = %v, %v", back, err)
+	}
+	if null, err := r.Conceal(t.Context(), address.ReversePath{}, ours); err != nil || !null.IsNull() {
+		t.Errorf("the null sender became %v, %v", null, err)
+	}
+}
+
 // on the same day gives the same one, on the next another.
 func TestTokenAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -16,4 +16,8 @@ var (
 	Forged []byte // says that it is from security@bank.example
 	//go:embed list.eml
 	List []byte // from carol@bank.example through a list, whose footer broke the signature
+	//go:embed unsigned.eml
+	Unsigned []byte // from dora@letters.example, which has a policy but signs nothing
+	//go:embed stranger.eml
+	Stranger []byte // from someone@nowhere.example, which publishes nothing
 )

@@ -1,0 +1,47 @@
+package inbound
+
+import (
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// States of a connection, as in the kernel's tcp_states.h.
+const (
+	established = 1
+	closeWait   = 8 // the client has closed its side
+)
+
+// gone reports whether the client has closed the connection, which nothing but
+// the kernel can tell while nobody reads: what was received and is unread may
+// stand before the end.
+func (c *conn) gone() bool {
+	info, ok := c.tcpInfo()
+	return ok && info.State != established
+}
+
+// acknowledged reports whether all that was written has reached the client's
+// machine, and it did not answer with a reset.
+func (c *conn) acknowledged() bool {
+	info, ok := c.tcpInfo()
+	return ok && (info.State == established || info.State == closeWait) && info.Unacked == 0 && info.Notsent_bytes == 0
+}
+
+// tcpInfo asks the kernel about the connection; ok is false for what is no TCP,
+// or closed on our side.
+func (c *conn) tcpInfo() (info unix.TCPInfo, ok bool) {
+	tcp, isTCP := c.raw.(*net.TCPConn)
+	if !isTCP {
+		return info, false
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return info, false
+	}
+	err = raw.Control(func(fd uintptr) {
+		if found, err := unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO); err == nil {
+			info, ok = *found, true
+		}
+	})
+	return info, ok && err == nil
+}
