@@ -11,10 +11,10 @@ import (
 	"onward/internal/database"
 )
 
-// MaxReplyAddresses bounds the reply addresses kept, since whoever writes to an
+// maxReplyAddresses bounds the reply addresses kept, since whoever writes to an
 // alias makes them. Those not used for longest make room. One row takes about
-// 300 octets.
-const MaxReplyAddresses = 1_000_000
+// 300 octets. Tests make do with fewer.
+var maxReplyAddresses = 1_000_000
 
 // trimEvery is how many are made before the bound is looked at again, as
 // counting takes longer the more there are.
@@ -38,7 +38,7 @@ func (s *Store) KeepReply(ctx context.Context, token string, alias, author addre
 		}
 		const surplus = `DELETE FROM reply_address WHERE number IN
 			(SELECT number FROM reply_address ORDER BY used DESC, number DESC LIMIT -1 OFFSET ?)`
-		_, err := tx.Exec(surplus, MaxReplyAddresses)
+		_, err := tx.Exec(surplus, maxReplyAddresses)
 		return err
 	})
 	if err != nil {

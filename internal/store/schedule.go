@@ -84,9 +84,10 @@ func (s *Store) setAsideDamaged(ctx context.Context, id int64, domain address.Do
 	})
 }
 
-// Wake makes items for a domain due at now that wait for their next attempt,
-// first those that would have been next, at most limit of them. Those that are
-// Paused, or being tried, sleep on. It returns how many it has woken.
+// Wake makes items for a domain due at now that wait for their next attempt. It
+// looks at no more than limit of them, those that would have been next; the ones
+// among them that are Paused or being tried sleep on. It returns how many it has
+// woken.
 func (s *Store) Wake(ctx context.Context, domain address.Domain, now time.Time, limit int) (woken int64, err error) {
 	const wake = `UPDATE item SET next = ? WHERE NOT paused AND lease_until <= ? AND id IN
 		(SELECT id FROM item WHERE state = 'waiting' AND domain = ? AND due > ? ORDER BY due LIMIT ?)`
