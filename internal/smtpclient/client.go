@@ -281,7 +281,8 @@ func (c *Client) visit(ctx context.Context, t *Transaction, out Outcome, turn *t
 func (c *Client) converse(ctx context.Context, t *Transaction, out *Outcome, turn *turn) (*reply.Reply, error) {
 	if conn := turn.reuse(c.key(out.Addr)); conn != nil {
 		conn.again(ctx, c.Timeouts.withDefaults())
-		if said, err := c.transact(ctx, t, out, turn, conn); ctx.Err() != nil || !conn.stale(err) {
+		said, err := c.transact(ctx, t, out, turn, conn)
+		if end, ok := ctx.Deadline(); !conn.stale(err) || ctx.Err() != nil || ok && !time.Now().Before(end) {
 			return said, err
 		}
 	}

@@ -284,22 +284,39 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// BenchmarkDeliver is messages of 10 KB to one host, each over a connection of
+// its own or over those that are kept.
 func BenchmarkDeliver(b *testing.B) {
 	for _, mode := range []string{"clear", "TLS"} {
-		b.Run(mode, func(b *testing.B) {
-			w := newWorld(b)
-			w.sink.Forget()
-			if mode == "clear" {
-				w.sink.Offer("PIPELINING", "SIZE", "8BITMIME")
+		for _, pool := range []string{"alone", "pool"} {
+			for _, senders := range []int{1, 16} {
+				b.Run(fmt.Sprintf("%s/%s/%d", mode, pool, senders), func(b *testing.B) {
+					w := newWorld(b)
+					w.sink.Forget()
+					if mode == "clear" {
+						w.sink.Offer("PIPELINING", "SIZE", "8BITMIME")
+					}
+					if pool == "pool" {
+						w.share(b, nil)
+					}
+					b.SetBytes(int64(len(letter)))
+					b.ReportAllocs()
+					b.SetParallelism(senders) // times GOMAXPROCS
+					b.RunParallel(func(pb *testing.PB) {
+						transaction := to("joe@example.org", letter)
+						for pb.Next() {
+							if out := w.Deliver(b.Context(), transaction); out.Result != smtpclient.Delivered {
+								b.Error(out.Reply.Error())
+								return
+							}
+						}
+					})
+					b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+					b.ReportMetric(float64(w.sink.Sessions()), "sessions")
+				})
 			}
-			transaction := to("joe@example.org", strings.Repeat(strings.Repeat("x", 70)+"\r\n", 10<<10/72))
-			b.SetBytes(transaction.Size)
-			b.ReportAllocs()
-			for b.Loop() {
-				if out := w.Deliver(b.Context(), transaction); out.Result != smtpclient.Delivered {
-					b.Fatal(out.Reply)
-				}
-			}
-		})
+		}
 	}
 }
+
+var letter = strings.Repeat(strings.Repeat("x", 70)+"\r\n", 10<<10/72)

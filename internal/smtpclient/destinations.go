@@ -14,6 +14,7 @@ import (
 
 	"onward/internal/address"
 	"onward/internal/reply"
+	"onward/internal/store"
 )
 
 const (
@@ -47,12 +48,15 @@ type Destinations struct {
 	pauses Pauses
 	log    *slog.Logger
 
+	idleTime time.Duration // after which a connection is ended
+
 	saving sync.Mutex // held while a pause is written, so that the last one is the one that stays
 
 	mu        sync.Mutex // guards what follows, and everything below it
 	operators map[string]*operator
 	mailboxes map[string]*mailbox
 	idle      int // connections
+	sweepAt   int // operators and mailboxes
 	closed    bool
 
 	watching sync.WaitGroup // one for each idle connection
@@ -60,8 +64,8 @@ type Destinations struct {
 
 // Pauses keeps the pauses of destinations over a restart.
 type Pauses interface {
-	SavePause(context.Context, Pause) error
-	Pauses(context.Context) ([]Pause, error)
+	SavePause(context.Context, store.Pause) error
+	Pauses(context.Context) ([]store.Pause, error)
 }
 
 // pauseKey begins the keys of our pauses, which share their table with others.
@@ -103,7 +107,7 @@ func NewDestinations(ctx context.Context, pauses Pauses, log *slog.Logger) (*Des
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	d := &Destinations{pauses: pauses, log: log, operators: map[string]*operator{}, mailboxes: map[string]*mailbox{}}
+	d := &Destinations{pauses: pauses, log: log, idleTime: idleTime, operators: map[string]*operator{}, mailboxes: map[string]*mailbox{}}
 	if pauses == nil {
 		return d, nil
 	}
@@ -224,8 +228,11 @@ func (d *Destinations) tidy(h *host) {
 }
 
 // sweep forgets the pauses that matter no more, so that their number is bounded
-// by what happens in some hours.
+// by what happens in some hours. It waits until they may have doubled.
 func (d *Destinations) sweep(now time.Time) {
+	if len(d.operators)+len(d.mailboxes) < d.sweepAt {
+		return
+	}
 	for key, o := range d.operators {
 		if len(o.hosts) == 0 && !o.pause.remembered(now) {
 			delete(d.operators, key)
@@ -236,6 +243,7 @@ func (d *Destinations) sweep(now time.Time) {
 			delete(d.mailboxes, key)
 		}
 	}
+	d.sweepAt = 1000 + 2*(len(d.operators)+len(d.mailboxes))
 }
 
 // pauseOperator opens the breaker of an operator after what it said, and returns
@@ -284,19 +292,11 @@ func (d *Destinations) save(o *operator) {
 	d.saving.Lock()
 	defer d.saving.Unlock()
 	d.mu.Lock()
-	p := Pause{Key: pauseKey + o.key, Until: o.pause.until, Step: o.pause.step, Reason: o.pause.reason}
+	p := store.Pause{Key: pauseKey + o.key, Until: o.pause.until, Step: o.pause.step, Reason: o.pause.reason}
 	d.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := d.pauses.SavePause(ctx, p); err != nil {
 		d.log.Error("pause not written: it will not survive a restart", "dest", o.key, "err", err)
 	}
-}
-
-// A Pause is how the pause of a destination is kept.
-type Pause struct {
-	Key    string
-	Until  time.Time
-	Step   int
-	Reason string
 }

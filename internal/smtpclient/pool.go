@@ -106,7 +106,7 @@ func (d *Destinations) store(h *host, c *conn) bool {
 		return false
 	}
 	c.rested = make(chan struct{})
-	c.tcp.SetDeadline(time.Now().Add(idleTime))
+	c.tcp.SetDeadline(time.Now().Add(d.idleTime))
 	h.idle = append(h.idle, c)
 	d.idle++
 	d.watching.Go(func() { d.watch(h, c) })

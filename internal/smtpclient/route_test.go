@@ -2,6 +2,7 @@ package smtpclient_test
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -137,4 +138,58 @@ func TestRealDNS(t *testing.T) {
 	want(t, w.Deliver(t.Context(), to("joe@elsewhere.test", short)), smtpclient.Refused, "550 5.1.2", "lookup")
 	server.SetFaults(testmail.Faults{Lame: true})
 	want(t, w.Deliver(t.Context(), to("joe@unheard.test", short)), smtpclient.Deferred, "451 4.4.3", "lookup")
+}
+
+// TestOurselves: mail whose way leads to us by address, under whatever name, is
+// refused before anything is dialled (RELIABILITY 33), and nobody is asked who
+// would send it to us.
+func TestOurselves(t *testing.T) {
+	w := newWorld(t)
+	w.MaxHosts = 5
+	port := w.sink.Addr().Port()
+	at := func(ip string) []netip.AddrPort {
+		return []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(ip), port)}
+	}
+	for _, listening := range [][]netip.AddrPort{at("127.0.0.1"), at("0.0.0.0"), at("::"), at("::ffff:127.0.0.1")} {
+		w.Listening = listening
+		for _, target := range []string{"joe@example.org", "joe@[127.0.0.1]"} {
+			out := w.Deliver(t.Context(), to(target, short))
+			want(t, out, smtpclient.Refused, "554 5.4.6 mail for the destination's domain comes back to us", "lookup")
+			if !out.Tried || out.Said != nil {
+				t.Errorf("outcome %+v", out)
+			}
+		}
+	}
+	w.Listening = at("127.0.0.1")
+	second := w.second(t)
+	w.set(t, "deaf.test", resolver.TypeA, "127.0.1.1")
+	for _, tt := range []struct {
+		mx            []string
+		result        smtpclient.Result
+		reply, step   string
+		secondVisited bool
+	}{
+		{[]string{"1 mail2.test.", "2 mail.test."}, smtpclient.Delivered, "250", "dot", true},
+		{[]string{"1 mail.test.", "2 mail2.test."}, smtpclient.Refused, "554 5.4.6", "lookup", false},
+		{[]string{"1 deaf.test.", "2 mail.test.", "3 mail2.test."}, smtpclient.Deferred, "451 4.4.1", "connect", false},
+	} {
+		w.set(t, "example.org", mx, tt.mx...)
+		before := second.Sessions()
+		want(t, w.Deliver(t.Context(), to("joe@example.org", short)), tt.result, tt.reply, tt.step)
+		if visited := second.Sessions() > before; visited != tt.secondVisited {
+			t.Errorf("%q: the second visited: %v", tt.mx, visited)
+		}
+	}
+	w.Listening = []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port+1)}
+	want(t, w.Deliver(t.Context(), to("joe@mail.test", short)), smtpclient.Delivered, "250", "dot")
+	// Behind a translator only the DNS knows our address.
+	w.AllowPrivate = false
+	w.set(t, "mx.onward.test", resolver.TypeA, "198.41.0.4")
+	w.set(t, "mx.onward.test", resolver.TypeAAAA, "2001:503:ba3e::2:30")
+	for _, target := range []string{"joe@[198.41.0.4]", "joe@[IPv6:2001:503:ba3e::2:30]"} {
+		want(t, w.Deliver(t.Context(), to(target, short)), smtpclient.Refused, "554 5.4.6", "lookup")
+	}
+	if n := w.sink.Sessions(); n != 1 {
+		t.Errorf("%d connections to ourselves", n-1)
+	}
 }

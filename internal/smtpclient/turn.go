@@ -114,18 +114,17 @@ func (t *turn) next(ctx context.Context, patience time.Duration) (string, *held)
 	defer t.d.mu.Unlock()
 	t.leave(time.Now())
 	t.settled, t.held = false, nil
-	t.admit(time.Now())
-	if !t.settled {
+	if t.admit(time.Now()); !t.settled {
 		t.queue()
 		defer t.unqueue()
-	}
-	for !t.settled {
-		if ctx.Err() != nil {
-			return "", &held{host: t.left[0].name, reply: reply.New(451, "4.4.5", "too many messages are on their way to the destination, please try again later")}
+		for !t.settled && ctx.Err() == nil {
+			if t.wait(ctx); !t.settled {
+				t.admit(time.Now())
+			}
 		}
-		t.wait(ctx)
-		if !t.settled {
-			t.admit(time.Now())
+		if ctx.Err() != nil { // also when its turn has come: there is no time left to use it
+			t.leave(time.Now())
+			return "", &held{host: t.hosts[0].name, reply: reply.New(451, "4.4.5", "too many messages are on their way to the destination, please try again later")}
 		}
 	}
 	if t.held != nil {
