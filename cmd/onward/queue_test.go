@@ -146,6 +146,16 @@ func objects(t testing.TB, text string) []object {
 	return list
 }
 
+// events are what the journal knows of the fate of a message.
+func (d *desk) events(t testing.TB, id string) []object {
+	t.Helper()
+	var story struct{ Events []object }
+	if err := json.Unmarshal([]byte(d.does(t, "log", "--json", id)), &story); err != nil {
+		t.Fatal(err)
+	}
+	return story.Events
+}
+
 const (
 	idA = "01KB0S8EPVWC00000000000000"
 	idB = "01KB0S8EPVWD00000000000000"
@@ -210,9 +220,11 @@ func TestQueueCommands(t *testing.T) {
 	}
 
 	var did []string
-	for _, o := range objects(t, d.does(t, "log", "--json", "--since", "1h")) {
-		if o["by"] != "" {
-			did = append(did, fmt.Sprintf("%s %s", o["outcome"], o["targets"]))
+	for _, id := range []string{idA, idB} {
+		for _, o := range d.events(t, id) {
+			if o["by"] != "" {
+				did = append(did, fmt.Sprintf("%s %s", o["outcome"], o["targets"]))
+			}
 		}
 	}
 	slices.Sort(did)
@@ -345,8 +357,8 @@ func TestQueueBesideDaemon(t *testing.T) {
 		})
 	}
 	wg.Go(func() {
-		for range 5 {
-			send(s.dial(t), "ada@sender.example", "me@alias.example", "250 2.0.0 ")
+		for i := range 5 {
+			send(s.dial(t), fmt.Sprintf("ada%d@sender.example", i), "me@alias.example", "250 2.0.0 ")
 		}
 	})
 	wg.Wait()
@@ -354,6 +366,23 @@ func TestQueueBesideDaemon(t *testing.T) {
 		t.Errorf("%d items are left, want 28", len(got))
 	}
 	s.arrived(t, 5)
+	s.stop(t) // the journal has everything now
+	var dropped int
+	var last object
+	for _, o := range objects(t, d.does(t, "log", "--json")) {
+		switch o["outcome"] {
+		case "dropped":
+			dropped++
+		case "forwarded":
+			last = o
+		}
+	}
+	if dropped != 12 || last["from"] != "ada4@sender.example" {
+		t.Fatalf("%d are noted as dropped, and the last that was forwarded is %v", dropped, last)
+	}
+	if text := d.does(t, "log", fmt.Sprint(last["id"])); !strings.Contains(text, "delivered  250 2.0.0 taken") || !strings.Contains(text, "a letter") {
+		t.Errorf("the story of it:\n%s", text)
+	}
 }
 
 // TestManyItems: a queue of some thousand items is listed whole, and retried
@@ -390,7 +419,10 @@ func TestManyItems(t *testing.T) {
 	if got := d.does(t, "queue", "retry", "--all"); got != fmt.Sprintf("%d items to be tried now\n", n) {
 		t.Errorf("retry: %q", got)
 	}
-	if got := strings.Count(d.does(t, "log", "--limit", "0"), " retried "); got != n {
-		t.Errorf("%d are in the journal, want %d", got, n)
+	if got := len(d.events(t, idA)); got != n {
+		t.Errorf("%d events are in the journal, want %d", got, n)
+	}
+	if got := d.does(t, "log", "--limit", "0"); strings.Count(got, "\n") != 1 {
+		t.Errorf("the log has more than what came of it:\n%.500s", got)
 	}
 }

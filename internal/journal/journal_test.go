@@ -255,7 +255,7 @@ func TestFilter(t *testing.T) {
 	queued := event("D", "ann@dest.example", journal.Queued, none)
 	held := event("D", "ann@dest.example", journal.Held, none)
 	held.From, held.Recipient = "ADA@sender.example", "Shop@other.example"
-	r := written(t, append(entries, queued, held)...)
+	r := written(t, append(entries, queued, held, event("D", "ann@dest.example", journal.Retried, none))...)
 	at := func(minute int) time.Time { return noon.Add(time.Duration(minute) * time.Minute) }
 	for _, tt := range []struct {
 		name   string
@@ -313,7 +313,7 @@ func TestFilter(t *testing.T) {
 			t.Errorf("after %d: %v, want %s", tt.number, got, tt.want)
 		}
 	}
-	if n, err := r.Last(t.Context()); n != 6 || err != nil {
+	if n, err := r.Last(t.Context()); n != 7 || err != nil {
 		t.Errorf("newest %d, %v", n, err)
 	}
 }

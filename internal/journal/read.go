@@ -9,7 +9,9 @@ import (
 	"time"
 )
 
-// A Filter chooses events. The zero value of each field chooses all.
+// A Filter chooses events. The zero value of each field chooses all, but for
+// those that tell nothing new about a fate: that an item is queued is in the
+// answer to the sender, and that a person did not want to wait is in the story.
 type Filter struct {
 	Since, Until time.Time // the latter is excluded
 	From, To     string    // of sender and recipient: a whole address, or any part of one
@@ -20,8 +22,7 @@ type Filter struct {
 // conditions returns f as conditions of a statement and the parameters for
 // them. All parts are constants.
 func (f Filter) conditions() (where string, args []any) {
-	// What the queue says about its beginning is in the answer to the sender.
-	where = ` WHERE (answer OR outcome <> 'queued')`
+	where = ` WHERE (answer OR outcome NOT IN ('queued', 'retried'))`
 	add := func(condition string, arg any) {
 		where += ` AND ` + condition
 		args = append(args, arg)
