@@ -126,7 +126,7 @@ func (a *auditor) unrecorded(l *dossier, copies []Delivery) int {
 	n := 0
 	for _, d := range copies {
 		killed := slices.ContainsFunc(a.kills, func(kill time.Time) bool {
-			return !d.Time.After(kill) && d.Time.Add(a.evidence.Moment).After(kill)
+			return !d.Time.After(kill) && d.Answered.Add(a.evidence.Moment).After(kill)
 		})
 		n += one(d.Unheard || killed && l.ownedBefore(d.Time))
 	}

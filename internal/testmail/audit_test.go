@@ -22,6 +22,7 @@ type scene struct {
 	sink      []testmail.Delivery
 	queue     []testmail.Pending
 	killedAt  time.Duration // after the deliveries; 0: not
+	thought   time.Duration // from each delivery to its answer
 	inSession bool          // the sender had its answer after the deliveries
 }
 
@@ -60,6 +61,7 @@ func (s *scene) check() *testmail.Audit {
 		ledger.Killed()
 		for i := range s.sink {
 			s.sink[i].Time = time.Now().Add(-s.killedAt)
+			s.sink[i].Answered = s.sink[i].Time.Add(s.thought)
 		}
 	}
 	targets := map[string][]string{"me@alias.example": {"b@dest.example"}, "two@alias.example": {"b@dest.example", "c@dest.example"}, "you@alias.example": {"c@dest.example"}}
@@ -128,6 +130,10 @@ func TestAudit(t *testing.T) {
 			s.killedAt, s.inSession = time.Second/2, true
 		}, "2 copies"},
 		{"twice, the daemon was killed long after", func(s *scene) { s.sink = append(s.sink, s.sink[0]); s.killedAt = 2 * time.Second }, "2 copies"},
+		{"twice, the daemon was killed long after, and soon after the answer", func(s *scene) {
+			s.sink = append(s.sink, s.sink[0])
+			s.killedAt, s.thought = 2*time.Second, 3*time.Second/2
+		}, clean},
 		{"twice, the daemon was killed before", func(s *scene) { s.sink = append(s.sink, s.sink[0]); s.killedAt = -time.Second }, "2 copies"},
 		{"delivered and queued", func(s *scene) { s.queue = []testmail.Pending{waiting("b@dest.example")} }, "1 in the queue"},
 		{"delivered unheard and queued", func(s *scene) {

@@ -51,8 +51,8 @@ type Sink struct {
 
 // A Delivery is one message the sink has taken, with what was said around it.
 type Delivery struct {
-	Session int // counts from 1, in the order of connecting
-	Time    time.Time
+	Session int       // counts from 1, in the order of connecting
+	Time    time.Time // of the final dot
 	Peer    netip.AddrPort
 	Helo    string // the command line: "EHLO mx.example.org"
 	TLS     string // version; empty in clear
@@ -61,6 +61,8 @@ type Delivery struct {
 	Data    []byte // the message, dots un-stuffed, final dot removed; nothing else changed
 	Reply   string // what was answered to the final dot; empty when nothing was
 	Unheard bool   // the client cannot know Reply: nothing was said, or the connection broke under it
+
+	Answered time.Time // when Reply had been written; zero before that
 }
 
 // A Cut is a message whose end never came. The sink drops it, as it must.

@@ -195,9 +195,7 @@ func (s *session) take(d *Delivery, a Action, usual string) error {
 	d.Unheard = a.mute() || a.Reset
 	s.sink.keep(d, a.Keep || strings.HasPrefix(d.Reply, "2"))
 	_, err := s.perform(a, usual)
-	if err != nil && !errors.Is(err, errDropped) {
-		s.sink.unheard(d)
-	}
+	s.sink.answered(d, err == nil || errors.Is(err, errDropped))
 	return err
 }
 

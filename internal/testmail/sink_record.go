@@ -3,6 +3,7 @@ package testmail
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // Messages returns what has been accepted, in order.
@@ -141,11 +142,12 @@ func (s *Sink) keep(d *Delivery, taken bool) {
 	}
 }
 
-// unheard records about one message that its answer did not get through.
-func (s *Sink) unheard(d *Delivery) {
+// answered records about one message that its answer is out, or broke on the way.
+func (s *Sink) answered(d *Delivery, out bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d.Unheard = true
+	d.Answered = time.Now()
+	d.Unheard = d.Unheard || !out
 }
 
 // values copies records, which may still change.
