@@ -9,7 +9,7 @@ AS_ROOT := $(if $(filter-out 0,$(shell id -u)),-exec 'sudo env "PATH=$(PATH)" ON
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help test check format fuzz bench run
+.PHONY: help test check format fuzz bench soak run
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ fuzz: ## fuzz every target for a minute
 
 bench: ## run every benchmark
 	go test -run '^$$' -bench . -benchmem ./...
+
+soak: ## kill the daemon 200 times under load, and keep it from its mailboxes for a minute
+	ONWARD_SOAK=1 go test -count=1 -timeout 60m -v -run 'TestSoak|TestQueue' ./cmd/onward
 
 run: ## run the daemon on ./onward.yaml
 	go run ./cmd/onward serve -c onward.yaml
