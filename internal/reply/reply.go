@@ -9,6 +9,7 @@ package reply
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -44,6 +45,20 @@ func From(err error) *Reply {
 		return r
 	}
 	return Trouble(err)
+}
+
+// Parse reads what String wrote, or nil from anything else.
+func Parse(s string) *Reply {
+	code, rest, _ := strings.Cut(s, " ")
+	n, err := strconv.Atoi(code)
+	if err != nil || n < 200 || n > 599 {
+		return nil
+	}
+	r := &Reply{Code: n, Text: rest}
+	if status, text, _ := strings.Cut(rest, " "); strings.Count(status, ".") == 2 && strings.Trim(status, "0123456789.") == "" {
+		r.Status, r.Text = status, text
+	}
+	return r
 }
 
 // Error returns the reply as it would stand on the wire, and the cause.

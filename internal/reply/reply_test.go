@@ -43,3 +43,17 @@ func FuzzClean(f *testing.F) {
 		}
 	})
 }
+
+// TestParse holds that Parse reads back what String wrote.
+func TestParse(t *testing.T) {
+	for _, r := range []*reply.Reply{reply.New(550, "5.1.1", "no such user"), reply.New(250, "2.0.0", ""), reply.New(421, "", "closing"), reply.New(550, "", "1.2.3.4 is listed")} {
+		if got := reply.Parse(r.String()); got == nil || got.Code != r.Code || got.String() != r.String() {
+			t.Errorf("Parse(%q) = %+v", r, got)
+		}
+	}
+	for _, s := range []string{"", "no code", "99 x", "600 x"} {
+		if got := reply.Parse(s); got != nil {
+			t.Errorf("Parse(%q) = %+v", s, got)
+		}
+	}
+}

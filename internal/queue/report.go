@@ -1,0 +1,144 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"onward/internal/address"
+	"onward/internal/dsn"
+	"onward/internal/message"
+	"onward/internal/smtpclient"
+	"onward/internal/store"
+)
+
+// Reports in an hour, so that we are no use for flooding anybody (RELIABILITY.md 5).
+const (
+	reportsToOne = 10
+	reportsToAll = 100
+)
+
+// Of held mail the postmaster hears once a day. noticeKey is where the time of
+// the last notice is kept, in the table that is there for such times.
+const (
+	noticeEvery = 24 * time.Hour
+	noticeKey   = "queue:notice"
+	noticeShows = 50
+)
+
+// A quota counts the reports of the last hour.
+type quota struct {
+	mu   sync.Mutex
+	sent []sent
+}
+
+type sent struct {
+	to address.Mailbox
+	at time.Time
+}
+
+// take reports whether there may be one more report to a sender now, and counts
+// it.
+func (q *quota) take(to address.Mailbox, now time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.sent = slices.DeleteFunc(q.sent, func(s sent) bool { return now.Sub(s.at).Abs() >= time.Hour })
+	to = to.Fold()
+	toOne := 0
+	for _, s := range q.sent {
+		if s.to == to {
+			toOne++
+		}
+	}
+	if toOne >= reportsToOne || len(q.sent) >= reportsToAll {
+		return false
+	}
+	q.sent = append(q.sent, sent{to, now})
+	return true
+}
+
+// compose writes the report that an item could not be delivered (N1).
+func compose(route Route, item *store.Item, header []byte, out smtpclient.Outcome, expired bool, now time.Time) (*store.Item, []byte, error) {
+	id := message.NewID(now)
+	mail, err := dsn.Report{
+		Hostname: route.Hostname, ID: id, Now: now,
+		Sender: item.Sender.Mailbox, Alias: item.Recipient, Target: item.Target, Arrived: item.Arrived,
+		Expired: expired, Reply: out.Reply, Said: out.Said, Header: header,
+	}.Compose()
+	if err != nil {
+		return nil, nil, fmt.Errorf("report: %w", err)
+	}
+	return outgoing(route, mail, store.Report, id, item.Sender.Mailbox, item.Sender.Mailbox, now)
+}
+
+// outgoing makes an item of mail of our own, signed (RELIABILITY 32), with a null
+// sender.
+func outgoing(route Route, mail dsn.Mail, kind store.Kind, id string, to, target address.Mailbox, now time.Time) (*store.Item, []byte, error) {
+	b := message.NewBuffer("") // it stays in memory
+	b.Write(mail.Header)
+	b.Write(mail.Rest)
+	msg, err := b.Message()
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", kind, err)
+	}
+	signature, err := route.Sign(msg)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", kind, err)
+	}
+	header := append(signature, mail.Header...)
+	return &store.Item{
+		Message: id, Kind: kind, Recipient: to, Target: target,
+		Header: header, Size: int64(len(header) + len(mail.Rest)), EightBit: mail.EightBit, UTF8: mail.UTF8,
+		Arrived: now, Expires: now.Add(reportLifetime), Next: now,
+	}, mail.Rest, nil
+}
+
+// lastNotice returns when the postmaster was told of held mail.
+func (s *schedule) lastNotice(ctx context.Context) (time.Time, error) {
+	pauses, err := s.Store.Pauses(ctx)
+	for _, p := range pauses {
+		if p.Key == noticeKey {
+			return p.Until.Add(-noticeEvery), err
+		}
+	}
+	return time.Time{}, err
+}
+
+// notify tells the postmaster of held mail, if there is any.
+func (s *schedule) notify(ctx context.Context, now time.Time) error {
+	stats, err := s.Store.Stats(ctx)
+	if err != nil || stats.Held == 0 {
+		return err
+	}
+	held, err := s.Store.Items(ctx, store.Filter{State: store.Held, Limit: noticeShows})
+	if err != nil {
+		return err
+	}
+	route := s.Route()
+	notice := dsn.Notice{
+		Hostname: route.Hostname, ID: message.NewID(now), Now: now, Total: int(stats.Held),
+		To: address.Mailbox{Local: "postmaster", Domain: route.Hostname},
+	}
+	for _, item := range held {
+		notice.Held = append(notice.Held, dsn.Held{
+			ID: fmt.Sprint(item.ID), Sender: item.Sender, Alias: item.Recipient, Since: item.Arrived, Reason: item.Reason,
+		})
+	}
+	mail, err := notice.Compose()
+	if err != nil {
+		return err
+	}
+	item, rest, err := outgoing(route, mail, store.Notice, notice.ID, notice.To, route.Postmaster, now)
+	if err != nil {
+		return err
+	}
+	if err := s.Add(ctx, bytes.NewReader(rest), []*store.Item{item}); err != nil {
+		return err
+	}
+	s.notified = now
+	s.Log.Info("postmaster is told of held mail", "id", item.Message, "to", item.Target, "held", stats.Held)
+	return s.Store.SavePause(ctx, store.Pause{Key: noticeKey, Until: now.Add(noticeEvery), Reason: "held mail was told of"})
+}

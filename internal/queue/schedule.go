@@ -1,0 +1,278 @@
+package queue
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"onward/internal/address"
+	"onward/internal/store"
+)
+
+const (
+	look       = time.Second      // another process may have changed something
+	cleanEvery = 10 * time.Minute // see clean; and a look whether mail is held
+	forget     = 5 * time.Hour    // of a destination without attempts: longer than any item waits
+	respite    = 5 * time.Second  // after trouble with the store
+	wakeAtOnce = 1000             // items in one transaction
+)
+
+// A schedule is what the goroutine of Run owns.
+type schedule struct {
+	*Queue
+	busy         map[int64]bool // items whose attempts are under way
+	destinations map[address.Domain]*destination
+	results      chan result
+	jobs         sync.WaitGroup
+
+	resume   time.Time // nothing is begun before: the store is in trouble
+	cleaned  time.Time
+	notified time.Time // when the postmaster was told of held mail
+}
+
+func newSchedule(q *Queue) *schedule {
+	return &schedule{
+		Queue:        q,
+		busy:         map[int64]bool{},
+		destinations: map[address.Domain]*destination{},
+		results:      make(chan result, maxWorkers), // so that nobody waits for a schedule that has ended
+	}
+}
+
+// launch begins as many attempts as there may be. It serves the domains in turn,
+// those first that have the fewest attempts under way. None may have more than
+// there is room for still, so that however many domains hang, there is room for
+// another one (RELIABILITY 75).
+func (s *schedule) launch(ctx context.Context) {
+	now := s.clock()
+	free := maxWorkers - len(s.busy)
+	if free == 0 || now.Before(s.resume) || !s.prepare(ctx, now) {
+		return
+	}
+	due, err := s.Store.Destinations(ctx, now, len(s.destinations)+free)
+	if err != nil {
+		s.trouble(err)
+		return
+	}
+	limit := s.Route().PerDestination
+	var open []*offer
+	for _, d := range due {
+		if known := s.destinations[d.Domain]; known == nil || known.room(now, limit) > 0 {
+			open = append(open, &offer{domain: d.Domain, known: known})
+		}
+	}
+	slices.SortStableFunc(open, func(a, b *offer) int { return cmp.Compare(a.busy(), b.busy()) })
+	for len(open) > 0 {
+		open = slices.DeleteFunc(open, func(o *offer) bool {
+			if o.busy() >= free {
+				return true
+			}
+			item := s.pick(ctx, o, now, limit, free)
+			if item == nil {
+				return true
+			}
+			free--
+			s.begin(ctx, o.known, item, now)
+			return false
+		})
+	}
+}
+
+// An offer is a domain with something due, during one launch.
+type offer struct {
+	domain address.Domain
+	known  *destination // nil until there is an attempt
+	asked  bool
+	items  []*store.Item
+}
+
+func (o *offer) busy() int {
+	if o.known == nil {
+		return 0
+	}
+	return o.known.busy
+}
+
+// pick returns the next item for a domain, or nil when there is none for now.
+func (s *schedule) pick(ctx context.Context, o *offer, now time.Time, limit, free int) *store.Item {
+	if !o.asked {
+		o.asked = true
+		room := firstWindow
+		if o.known != nil {
+			room = min(free, o.known.room(now, limit)) + o.known.busy // some of which the store does not know of yet
+		}
+		var err error
+		if o.items, err = s.Store.Due(ctx, o.domain, now, min(room, maxWorkers)); err != nil {
+			s.trouble(err)
+			return nil
+		}
+		o.items = slices.DeleteFunc(o.items, func(i *store.Item) bool { return s.busy[i.ID] })
+	}
+	if len(o.items) == 0 {
+		return nil
+	}
+	if o.known == nil {
+		o.known = newDestination(o.domain, o.items[0].Tried > 0 && !o.items[0].Paused)
+		s.destinations[o.domain] = o.known
+	}
+	if o.known.room(now, limit) == 0 {
+		return nil
+	}
+	item := o.items[0]
+	o.items = o.items[1:]
+	return item
+}
+
+// begin starts the goroutine of one attempt.
+func (s *schedule) begin(ctx context.Context, d *destination, item *store.Item, now time.Time) {
+	s.busy[item.ID] = true
+	d.busy++
+	d.used = now
+	s.jobs.Go(func() {
+		r := s.attempt(ctx, item)
+		r.at = d
+		s.results <- r
+	})
+}
+
+// take learns from the result of an attempt, and from all others that are there.
+func (s *schedule) take(ctx context.Context, r result) {
+	for {
+		s.learn(ctx, r)
+		select {
+		case r = <-s.results:
+		default:
+			return
+		}
+	}
+}
+
+func (s *schedule) learn(ctx context.Context, r result) {
+	delete(s.busy, r.item.ID)
+	d := r.at
+	d.busy--
+	switch {
+	case r.trouble != nil:
+		s.trouble(r.trouble)
+	case r.outcome.Result != 0:
+		if d.note(r.item.Target, r.outcome, s.Route().PerDestination) {
+			s.wake(ctx, d)
+		}
+	}
+	if d.away {
+		s.away.Store(d.domain, nil)
+	}
+}
+
+// recovered notes what a delivery in session says of a domain.
+func (s *schedule) recovered(ctx context.Context, domain address.Domain) {
+	if d := s.destinations[domain]; d != nil && d.took(s.Route().PerDestination) {
+		s.wake(ctx, d)
+	}
+}
+
+// wake makes due what waits for a domain that is back. How much of it goes at
+// once is up to the domain's window (RELIABILITY 76).
+func (s *schedule) wake(ctx context.Context, d *destination) {
+	s.away.Delete(d.domain)
+	s.Log.Info("destination is back", "dest", d.domain)
+	s.jobs.Go(func() {
+		defer s.poke()
+		for {
+			woken, err := s.Store.Wake(ctx, d.domain, s.clock(), wakeAtOnce)
+			if err != nil {
+				s.Log.Error("cannot wake items", "dest", d.domain, "err", err)
+			}
+			if woken < wakeAtOnce {
+				return
+			}
+		}
+	})
+}
+
+// prepare sets the queue right before the first attempt: leases of the process
+// before are free, as it has died (RELIABILITY 87). It reports whether that is
+// done.
+func (s *schedule) prepare(ctx context.Context, now time.Time) bool {
+	if !s.cleaned.IsZero() {
+		return true
+	}
+	err := s.Store.FreeLeases(ctx, s.Owner)
+	if err == nil {
+		err = s.clean(ctx, now)
+	}
+	if err == nil {
+		s.notified, err = s.lastNotice(ctx)
+	}
+	if err != nil {
+		s.cleaned = time.Time{}
+		s.trouble(err)
+	}
+	return err == nil
+}
+
+// clean forgets destinations, and lets no item wait for a time that a wrong clock
+// gave it (RELIABILITY 90).
+func (s *schedule) clean(ctx context.Context, now time.Time) error {
+	s.cleaned = now
+	for domain, d := range s.destinations {
+		if d.busy == 0 && now.Sub(d.used).Abs() > forget {
+			delete(s.destinations, domain)
+			s.away.Delete(domain)
+		}
+	}
+	return s.Store.ClampNext(ctx, now.Add(longestWait))
+}
+
+// keepHouse does what is done every ten minutes.
+func (s *schedule) keepHouse(ctx context.Context) {
+	now := s.clock()
+	if s.cleaned.IsZero() || now.Before(s.resume) {
+		return
+	}
+	if now.Sub(s.cleaned).Abs() < cleanEvery {
+		return
+	}
+	err := s.clean(ctx, now)
+	if err == nil && now.Sub(s.notified).Abs() >= noticeEvery {
+		err = s.notify(ctx, now)
+	}
+	if err != nil {
+		s.trouble(err)
+	}
+}
+
+// trouble notes that the store does not work. Items stay where they are.
+func (s *schedule) trouble(err error) {
+	now := s.clock()
+	if !now.Before(s.resume) && !errors.Is(err, context.Canceled) { // once for all attempts
+		s.Log.Error("queue cannot go on for now", "err", err)
+	}
+	s.resume = now.Add(respite)
+}
+
+// drain waits for the attempts under way: each meets its own deadlines, and all
+// of them this one. One that has not sent its final dot by then gives up. What
+// waits for an answer still is abandoned: it was begun and has no end on the
+// disk, so it is tried again after a restart.
+func (s *schedule) drain(cancel context.CancelFunc) {
+	ended := make(chan struct{})
+	go func() {
+		s.jobs.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return
+	case <-time.After(grace):
+		cancel()
+	}
+	select {
+	case <-ended:
+	case <-time.After(graceToRecord):
+		s.Log.Warn("attempts under way are abandoned")
+	}
+}
