@@ -205,13 +205,10 @@ type logView struct {
 
 func (l *logView) print(events []journal.Event) error {
 	for _, e := range events {
-		switch {
-		case l.asJSON:
-			if err := printLine(l, e); err != nil {
-				return err
-			}
-		default:
+		if !l.asJSON {
 			l.row(e)
+		} else if err := printLine(l, e); err != nil {
+			return err
 		}
 	}
 	return l.Flush()

@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"onward/internal/address"
 	"onward/internal/config"
 	"onward/internal/journal"
 	"onward/internal/store"
@@ -25,9 +24,10 @@ func queueCommand() *cobra.Command {
 		Use:   "queue",
 		Short: "Show and change what waits to be delivered",
 		Long: `Show and change what waits to be delivered. An item is one message on its way to
-one target; its number stands in the log and in the list. The ID of a message
-names all its items. All of this works while the daemon runs, which notices
-within two seconds, and without it.`,
+one target, and has a number in the list. The ID of the message, which is on
+every line of the log, names all its items; enough of its beginning will do.
+All of this works while the daemon runs, which notices within two seconds, and
+without it.`,
 		Example: `  onward queue list --held
   onward queue show 17
   onward queue retry --all --domain gmail.com`,
@@ -91,17 +91,25 @@ func (o *office) named(ctx context.Context, name string) ([]*store.Item, error) 
 		}
 		return []*store.Item{item}, nil // which may be damaged
 	}
+	return o.ofMessage(ctx, name)
+}
+
+// ofMessage returns the items of the one message whose ID begins so.
+func (o *office) ofMessage(ctx context.Context, begin string) ([]*store.Item, error) {
 	var found []*store.Item
-	err = o.all(ctx, store.Filter{}, func(page []*store.Item) error {
+	err := o.all(ctx, store.Filter{}, func(page []*store.Item) error {
 		for _, item := range page {
-			if strings.HasPrefix(item.Message, strings.ToUpper(name)) {
-				found = append(found, item)
+			if !strings.HasPrefix(item.Message, strings.ToUpper(begin)) {
+				continue
+			}
+			if found = append(found, item); item.Message != found[0].Message {
+				return fmt.Errorf("several messages begin with %q: %s, %s; write more of the one you mean", begin, found[0].Message, item.Message)
 			}
 		}
 		return nil
 	})
-	if err == nil && (len(found) == 0 || name == "") {
-		err = fmt.Errorf("the queue has nothing of a message %q; onward log tells what became of it", name)
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("the queue has nothing of a message %q; onward log tells what became of it", begin)
 	}
 	return found, err
 }
@@ -194,160 +202,6 @@ func unchanged(item *store.Item, err error) error {
 		return fmt.Errorf("item %d has just left the queue; onward log %s tells how", item.ID, item.Message)
 	}
 	return err
-}
-
-func queueRetry() *cobra.Command {
-	var all bool
-	var domain string
-	cmd := &cobra.Command{
-		Use:   "retry ITEM... | --all",
-		Short: "Try items now instead of later",
-		Long: `Try items now instead of later, held ones too when they are named. A destination
-that asked for a pause gets it all the same.`,
-		Example: "  onward queue retry 17\n  onward queue retry --all --domain gmail.com",
-		RunE: action(func(cmd *cobra.Command, args []string) error {
-			filter := store.Filter{State: store.Waiting}
-			switch {
-			case all == (len(args) > 0):
-				return misuse{errors.New("name items by number or message ID, or say --all")}
-			case domain != "" && !all:
-				return misuse{errors.New("--domain goes with --all")}
-			case domain != "":
-				d, err := address.ParseDomain(domain)
-				if err != nil {
-					return misuse{fmt.Errorf("--domain: %w", err)}
-				}
-				filter.Domain = d
-			}
-			o, err := openOffice(cmd)
-			if err != nil {
-				return err
-			}
-			defer o.Close()
-			if all {
-				return o.retryAll(cmd, filter)
-			}
-			items, err := o.find(cmd.Context(), args)
-			if err != nil {
-				return err
-			}
-			return o.change(cmd, items, journal.Retried, "%s to be tried now", func(ctx context.Context, item *store.Item) error {
-				return o.Retry(ctx, item.ID, time.Now())
-			})
-		}),
-	}
-	cmd.Flags().BoolVar(&all, "all", false, "everything that waits")
-	cmd.Flags().StringVar(&domain, "domain", "", "only what goes to this `domain`")
-	return cmd
-}
-
-// retryAll makes everything due that the filter selects. What is being tried
-// already, or has just left, needs nothing.
-func (o *office) retryAll(cmd *cobra.Command, filter store.Filter) error {
-	var items []*store.Item
-	err := o.all(cmd.Context(), filter, func(page []*store.Item) error {
-		items = append(items, page...)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return o.change(cmd, items, journal.Retried, "%s to be tried now", func(ctx context.Context, item *store.Item) error {
-		err := o.Retry(ctx, item.ID, time.Now())
-		if errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrNotFound) {
-			return errSkipped
-		}
-		return err
-	})
-}
-
-// change does something to items, notes it in the journal and says how many
-// there were.
-func (o *office) change(cmd *cobra.Command, items []*store.Item, outcome journal.Outcome, told string, do func(context.Context, *store.Item) error) error {
-	done, err := o.each(cmd, items, do)
-	o.record(cmd, done, outcome)
-	if len(done) > 0 || err == nil {
-		fmt.Fprintf(cmd.OutOrStdout(), told+"\n", count(len(done), "item"))
-	}
-	return err
-}
-
-func queueHold() *cobra.Command {
-	return &cobra.Command{
-		Use:     "hold ITEM...",
-		Short:   "Keep items from being tried",
-		Long:    "Keep items from being tried, and from expiring, until they are released or dropped.",
-		Example: "  onward queue hold 17",
-		Args:    someItems,
-		RunE: onItems(func(cmd *cobra.Command, o *office, items []*store.Item) error {
-			reason := "held by " + operator()
-			return o.change(cmd, items, journal.Held, "%s held", func(ctx context.Context, item *store.Item) error {
-				if item.State == store.Held {
-					return fmt.Errorf("item %d is held already: %s", item.ID, visible(item.Reason))
-				}
-				return o.Hold(ctx, item.ID, time.Now(), reason)
-			})
-		}),
-	}
-}
-
-func queueRelease() *cobra.Command {
-	return &cobra.Command{
-		Use:     "release ITEM...",
-		Short:   "Let held items be tried again, at once",
-		Example: "  onward queue release 17",
-		Args:    someItems,
-		RunE: onItems(func(cmd *cobra.Command, o *office, items []*store.Item) error {
-			return o.change(cmd, items, journal.Released, "%s released, to be tried now", func(ctx context.Context, item *store.Item) error {
-				if item.State != store.Held {
-					return fmt.Errorf("item %d is not held; onward queue retry %d tries it now", item.ID, item.ID)
-				}
-				return o.Retry(ctx, item.ID, time.Now())
-			})
-		}),
-	}
-}
-
-func queueDrop() *cobra.Command {
-	var yes bool
-	cmd := &cobra.Command{
-		Use:   "drop ITEM... --yes",
-		Short: "Remove items for good",
-		Long: `Remove items for good. Nobody is told: the target does not get the message, and
-the sender gets no report. Without --yes, show what would be lost.`,
-		Example: "  onward queue drop 17 --yes",
-		Args:    someItems,
-		RunE: onItems(func(cmd *cobra.Command, o *office, items []*store.Item) error {
-			if !yes {
-				return o.warn(cmd, items)
-			}
-			return o.change(cmd, items, journal.Dropped, "%s dropped", func(ctx context.Context, item *store.Item) error {
-				return o.Drop(ctx, item.ID, time.Now())
-			})
-		}),
-	}
-	cmd.Flags().BoolVar(&yes, "yes", false, "do it")
-	return cmd
-}
-
-// warn shows what dropping items would lose.
-func (o *office) warn(cmd *cobra.Command, items []*store.Item) error {
-	s := newScreen(cmd.OutOrStdout())
-	for _, item := range items {
-		header, _ := o.Header(cmd.Context(), item) // one that is damaged has no subject
-		s.loss(item, subjectOf(header))
-	}
-	if err := s.Flush(); err != nil {
-		return err
-	}
-	return fmt.Errorf("nothing is dropped yet: add --yes, and %s will be lost, with nobody told", count(len(items), "message"))
-}
-
-func someItems(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return misuse{fmt.Errorf("%s needs the number of an item, or the ID of a message", cmd.CommandPath())}
-	}
-	return nil
 }
 
 // onItems makes an action of what is done with the items that operands name.

@@ -284,10 +284,11 @@ func TestQueueUsage(t *testing.T) {
 		{"queue", "retry", "--all", "--domain", "-"}, {"queue", "list", "1"}, {"log", "1", "2"}, {"log", "1", "--follow"}, {"log", "1", "--to", "x"}, {"log", "--since", "soon"}, {"log", "--limit", "-1"}, {"log", "--follow", "--until", "2h"}} {
 		d.fails(t, 2, "", args...)
 	}
-	for name, want := range map[string]string{"7": "no item 7", "-7": "", "01KB": "", "01KC": `nothing of a message "01KC"`, "99999999999999999999": "nothing of a message", "": "nothing of a message"} {
-		if want != "" {
-			d.fails(t, 1, want, "queue", "show", name)
-		}
+	put(t, d.state, item(idB, "ann@dest.example"))
+	for name, want := range map[string]string{"7": "no item 7", "01KC": `nothing of a message "01KC"`, "99999999999999999999": "nothing of a message",
+		"01KB": `several messages begin with "01KB": ` + idA + ", " + idB, "": `several messages begin with ""`} {
+		d.fails(t, 1, want, "queue", "show", name)
+		d.fails(t, 1, want, "queue", "drop", name, "--yes")
 	}
 	// The item is held although there is no journal to note it in.
 	stdout, stderr, status := d.run(t, "queue", "hold", "1")
