@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,10 +52,7 @@ func openOffice(cmd *cobra.Command) (*office, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(filepath.Join(cfg.StateDir, "onward.db")); err != nil {
-		return nil, stateError(cfg, "queue", err)
-	}
-	s, err := store.Open(cmd.Context(), cfg.StateDir, store.Limits{})
+	s, err := store.Attach(cmd.Context(), cfg.StateDir)
 	if err != nil {
 		return nil, stateError(cfg, "queue", err)
 	}

@@ -49,13 +49,13 @@ func (d *DB) checkTable(ctx context.Context, table string) error {
 
 // damaged adds to an error what to do about it.
 func damaged(err error) error {
-	return fmt.Errorf("%w: the file is damaged: save what can be saved with \"sqlite3 FILE .recover\", or move it away to start with an empty one", err)
+	return fmt.Errorf("%w: %w: save what can be saved with \"sqlite3 FILE .recover\", or move it away to start with an empty one", err, ErrDamaged)
 }
 
 // explain adds that where SQLite says that this is so.
 func explain(err error) error {
 	e, ok := errors.AsType[*sqlite.Error](err)
-	if ok && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB) {
+	if ok && !errors.Is(err, ErrDamaged) && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB) {
 		return damaged(err)
 	}
 	return err

@@ -38,6 +38,7 @@ var (
 	ErrUnhealthy = errors.New("the database takes no writes since an I/O error; start onward again")
 	ErrNoRoom    = errors.New("no room on the disk")
 	ErrClosed    = errors.New("the database is closed")
+	ErrDamaged   = errors.New("the file is damaged")
 )
 
 // maxReaders bounds the reading connections, each of which may keep 2 MB of
@@ -48,8 +49,9 @@ const maxReaders = 4
 // lets a connection wait for another process. Checkpoints are made by this
 // package, after the writers have their answer (see checkpoint).
 const (
-	writing = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
-		"&_pragma=wal_autocheckpoint(0)&_pragma=journal_size_limit(67108864)"
+	common  = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=wal_autocheckpoint(0)&_pragma=journal_size_limit(67108864)"
+	writing = common + "&_pragma=synchronous(FULL)"
+	lazy    = common + "&_pragma=synchronous(NORMAL)"
 	reading = "mode=ro&_pragma=busy_timeout(10000)"
 )
 
@@ -69,15 +71,50 @@ type DB struct {
 // written, and a damaged database. Tables named in unchecked are left out of
 // the check: large ones, whose rows carry check sums of their own.
 func Open(ctx context.Context, path string, migrations fs.FS, unchecked ...string) (*DB, error) {
+	return made(ctx, path, writing, migrations, unchecked)
+}
+
+// OpenLazy is Open for a database that is not worth a sync for each transaction
+// (synchronous=NORMAL): after a power cut the last of them may be missing, and
+// it is whole all the same.
+func OpenLazy(ctx context.Context, path string, migrations fs.FS, unchecked ...string) (*DB, error) {
+	return made(ctx, path, lazy, migrations, unchecked)
+}
+
+func made(ctx context.Context, path, settings string, migrations fs.FS, unchecked []string) (*DB, error) {
+	if err := create(path); err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	return connected(ctx, path, settings, func(d *DB) error {
+		if err := d.check(ctx, unchecked); err != nil {
+			return err
+		}
+		return d.migrate(ctx, migrations)
+	})
+}
+
+// Attach opens a database that is there, for a command beside the daemon or
+// without it. It makes no file, checks nothing that takes time, and leaves the
+// schema alone, which the daemon may be using: it refuses any but the one that
+// this onward knows.
+func Attach(ctx context.Context, path string, migrations fs.FS) (*DB, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	return connected(ctx, path, writing, func(d *DB) error { return d.checkSchema(ctx, migrations) })
+}
+
+// connected opens a file that is there and makes it ready.
+func connected(ctx context.Context, path, settings string, prepare func(*DB) error) (*DB, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("database %s: %w", path, err)
 	}
-	if err := create(path); err != nil {
-		return nil, fmt.Errorf("database: %w", err)
-	}
 	d := &DB{path: path}
-	if err := d.open(ctx, migrations, unchecked); err != nil {
+	if err = d.open(ctx, settings); err == nil {
+		err = prepare(d)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("database %s: %w", path, explain(err)), d.Close())
 	}
 	return d, nil
@@ -85,8 +122,8 @@ func Open(ctx context.Context, path string, migrations fs.FS, unchecked ...strin
 
 // open makes the connections, the writing one first: it sets WAL, which the
 // reading ones cannot.
-func (d *DB) open(ctx context.Context, migrations fs.FS, unchecked []string) (err error) {
-	if d.pool, err = pool(d.path, writing, 1); err != nil {
+func (d *DB) open(ctx context.Context, settings string) (err error) {
+	if d.pool, err = pool(d.path, settings, 1); err != nil {
 		return err
 	}
 	conn, err := d.pool.Conn(ctx)
@@ -94,13 +131,8 @@ func (d *DB) open(ctx context.Context, migrations fs.FS, unchecked []string) (er
 		return err
 	}
 	d.writer = newWriter(d, conn)
-	if d.readers, err = pool(d.path, reading, maxReaders); err != nil {
-		return err
-	}
-	if err := d.check(ctx, unchecked); err != nil {
-		return err
-	}
-	return d.migrate(ctx, migrations)
+	d.readers, err = pool(d.path, reading, maxReaders)
+	return err
 }
 
 func pool(path, settings string, size int) (*sql.DB, error) {
@@ -181,7 +213,10 @@ func (d *DB) judge(err error) error {
 	switch e.Code() & 0xff {
 	case sqlite3.SQLITE_FULL:
 		return fmt.Errorf("%w: %w", ErrNoRoom, err)
-	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		fallthrough
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY:
 		d.trouble.CompareAndSwap(nil, &err)
 		return fmt.Errorf("%w: %w", ErrUnhealthy, err)
 	}

@@ -2,6 +2,7 @@ package database
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 )
@@ -28,6 +29,25 @@ func (d *DB) migrate(ctx context.Context, files fs.FS) error {
 		if err := d.Write(ctx, func(tx *Tx) error { return take(tx, i+1, string(text)) }); err != nil {
 			return fmt.Errorf("migration %s: %w", step, err)
 		}
+	}
+	return nil
+}
+
+// checkSchema accepts exactly the schema that this program knows.
+func (d *DB) checkSchema(ctx context.Context, files fs.FS) error {
+	steps, err := fs.Glob(files, "migrations/*.sql")
+	if err != nil {
+		return err
+	}
+	if err := d.checkNewest(ctx, len(steps)); err != nil {
+		return err
+	}
+	var newest int
+	if err := d.readers.QueryRowContext(ctx, `SELECT max(number) FROM migration`).Scan(&newest); err != nil {
+		return err
+	}
+	if newest < len(steps) {
+		return errors.New("it was written by an older onward: start onward serve of this version first")
 	}
 	return nil
 }

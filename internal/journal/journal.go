@@ -9,8 +9,9 @@
 //     line for each of these events, and the queue is in another database.
 //   - Texts may come from strangers: they are cut and cleaned here.
 //
-// What comes within 200 ms shares a transaction and its sync. A database that
-// is damaged is moved aside, and a new one is begun.
+// The database is not worth a sync for each batch (synchronous=NORMAL): after a
+// power cut the last seconds may be missing, and it is whole all the same. One
+// that is damaged is moved aside, and a new one is begun.
 package journal
 
 import (

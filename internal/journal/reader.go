@@ -3,7 +3,6 @@ package journal
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -16,11 +15,7 @@ type Reader struct{ db *database.DB }
 
 // OpenReader opens the journal in dir, which must be there.
 func OpenReader(ctx context.Context, dir string) (*Reader, error) {
-	path := filepath.Join(dir, fileName)
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	db, err := open(path)
+	db, err := database.Attach(ctx, filepath.Join(dir, fileName), migrations)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}

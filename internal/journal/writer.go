@@ -102,7 +102,7 @@ func (w *writer) do(something func(*database.DB) error) error {
 // the kernel may have forgotten some of it, but nothing else depends on it, and
 // damage is found out. One that is damaged is moved aside.
 func (w *writer) trouble(err error) {
-	damaged := isDamage(err)
+	damaged := errors.Is(err, database.ErrDamaged)
 	if damaged || errors.Is(err, database.ErrUnhealthy) {
 		w.shut()
 	}
@@ -118,16 +118,6 @@ func (w *writer) trouble(err error) {
 		w.toldTrouble = time.Now()
 		w.log.Error("the journal cannot be written, trying again", "err", err)
 	}
-}
-
-// isDamage reports whether SQLite found that the file is not what it wrote:
-// SQLITE_CORRUPT or SQLITE_NOTADB.
-func isDamage(err error) bool {
-	coded, ok := errors.AsType[interface {
-		error
-		Code() int
-	}](err)
-	return ok && (coded.Code()&0xff == 11 || coded.Code()&0xff == 26)
 }
 
 // moveAside renames a damaged database, over the one that was damaged before,
@@ -167,7 +157,7 @@ func (w *writer) shut() {
 }
 
 func open(path string) (*database.DB, error) {
-	return database.Open(context.Background(), path, migrations, "message", "attempt", "event")
+	return database.OpenLazy(context.Background(), path, migrations, "message", "attempt", "event")
 }
 
 // write writes entries in one transaction.

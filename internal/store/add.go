@@ -22,6 +22,7 @@ func (s *Store) Add(ctx context.Context, rest io.Reader, items []*Item) error {
 		return err
 	}
 	in := newPieces(rest)
+	defer in.free()
 	if err := in.next(); err != nil { // outside the transaction, as most rests are one piece
 		return fmt.Errorf("message %s: %w", items[0].Message, err)
 	}

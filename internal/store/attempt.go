@@ -116,6 +116,7 @@ func (s *Store) Finish(ctx context.Context, item, report *Item, rest io.Reader) 
 
 func (s *Store) addReport(tx *database.Tx, report *Item, rest io.Reader) error {
 	in := newPieces(rest)
+	defer in.free()
 	if err := in.next(); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync"
 
 	"onward/internal/database"
 )
@@ -21,12 +22,17 @@ type pieces struct {
 	piece []byte // as of the last next; empty at the end
 	size  int64  // of all pieces so far
 	sum   hash.Hash
-	buf   []byte
+	buf   *[maxPiece]byte
 }
 
+var pieceBuffers = sync.Pool{New: func() any { return new([maxPiece]byte) }}
+
 func newPieces(r io.Reader) *pieces {
-	return &pieces{r: r, sum: sha256.New()}
+	return &pieces{r: r, sum: sha256.New(), buf: pieceBuffers.Get().(*[maxPiece]byte)}
 }
+
+// free ends the use of the pieces.
+func (p *pieces) free() { pieceBuffers.Put(p.buf) }
 
 // next reads the next piece, which is maxPiece long unless it is the last.
 func (p *pieces) next() error {
@@ -34,10 +40,7 @@ func (p *pieces) next() error {
 		p.piece = nil
 		return nil
 	}
-	if p.buf == nil {
-		p.buf = make([]byte, maxPiece)
-	}
-	n, err := io.ReadFull(p.r, p.buf)
+	n, err := io.ReadFull(p.r, p.buf[:])
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return err
 	}

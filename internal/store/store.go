@@ -48,6 +48,20 @@ func Open(ctx context.Context, dir string, limits Limits) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	return use(ctx, db, dir, limits)
+}
+
+// Attach opens the database in dir for a command beside the daemon: see
+// database.Attach.
+func Attach(ctx context.Context, dir string) (*Store, error) {
+	db, err := database.Attach(ctx, filepath.Join(dir, fileName), migrations)
+	if err != nil {
+		return nil, err
+	}
+	return use(ctx, db, dir, Limits{})
+}
+
+func use(ctx context.Context, db *database.DB, dir string, limits Limits) (*Store, error) {
 	ask, err := db.Read().PrepareContext(ctx, recall)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("database in %s: %w", dir, err), db.Close())
