@@ -344,12 +344,12 @@ func TestMemoryIsBounded(t *testing.T) {
 			t.Errorf("%d kept", len(m.said))
 		}
 		for i := range 4 {
-			if _, _, ok := m.get(key{byte(i)}); ok != (i == 3) {
+			if _, ok := m.get(key{byte(i)}); ok != (i == 3) {
 				t.Errorf("number %d: %v", i, ok)
 			}
 		}
 		time.Sleep(memoryTime)
-		if _, _, ok := m.get(key{3}); ok {
+		if _, ok := m.get(key{3}); ok {
 			t.Error("remembered for too long")
 		}
 	})

@@ -56,11 +56,11 @@ func (m *mail) key(d *delivery) key {
 // recall returns what a target said to this very copy before, or nil.
 func (f *Forwarder) recall(ctx context.Context, m *mail, d *delivery) *reply.Reply {
 	k := m.key(d)
-	switch said, heard, known := f.delivered.get(k); {
-	case heard:
-		return nil // what comes now is a new message
-	case known:
-		return said
+	if what, known := f.delivered.get(k); known {
+		if what.isHeard() {
+			return nil // what comes now is a new message
+		}
+		return what.reply
 	}
 	said, err := f.Replies.Recall(ctx, k, time.Now())
 	if err != nil {
@@ -88,15 +88,15 @@ func (f *Forwarder) remember(m *mail, done []*delivery) {
 // may cost a second copy, and no mail.
 func (f *Forwarder) save(ctx context.Context, id string) {
 	for _, k := range f.delivered.heard(id) {
-		said, _, known := f.delivered.get(k)
+		what, known := f.delivered.get(k)
 		if !known {
 			continue
 		}
-		if err := f.Replies.Remember(ctx, k, said, time.Now().Add(memoryTime)); err != nil {
+		if err := f.Replies.Remember(ctx, k, what.reply, time.Now().Add(memoryTime)); err != nil {
 			f.Log.Error("the reply cache cannot be written, a second copy may go out", "id", id, "err", err)
 			return
 		}
-		f.delivered.put(k, memo{reply: said, until: time.Now().Add(memoryTime), saved: true})
+		f.delivered.put(k, memo{reply: what.reply, until: time.Now().Add(memoryTime), saved: true})
 	}
 }
 
@@ -117,16 +117,23 @@ func (f *Forwarder) Answered(id string, heard bool) {
 	}
 }
 
-// get returns what is remembered of a copy, and whether its sender has heard of
-// it meanwhile.
-func (m *memory) get(k key) (said *reply.Reply, heard, known bool) {
+func (m *memory) get(k key) (what memo, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	memo, ok := m.said[k]
-	if !ok || !time.Now().Before(memo.until) {
-		return nil, false, false
+	what, ok := m.said[k]
+	return what, ok && time.Now().Before(what.until)
+}
+
+// isHeard reports whether a sender that is still connected has heard the answer.
+// Its machine may take a moment to acknowledge it (RFC 9293 3.8.6.3).
+func (m memo) isHeard() bool {
+	for wait := 10; m.heard != nil && wait > 0; wait-- {
+		if m.heard() {
+			return true
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
-	return memo.reply, memo.heard != nil && memo.heard(), true
+	return false
 }
 
 func (m *memory) put(k key, what memo) {

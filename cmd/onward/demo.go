@@ -192,7 +192,9 @@ func (s *stage) retry() error {
 	ctx := context.Background()
 	items, err := s.daemon.state.store.Items(ctx, store.Filter{State: store.Waiting})
 	for _, item := range items {
-		err = errors.Join(err, s.daemon.state.store.Retry(ctx, item.ID, time.Now()))
+		if e := s.daemon.state.store.Retry(ctx, item.ID, time.Now()); !errors.Is(e, store.ErrBusy) { // it is being tried as it is
+			err = errors.Join(err, e)
+		}
 	}
 	return err
 }

@@ -208,12 +208,12 @@ func mailboxAway(s *stage, p *playbill) {
 func senderTold(s *stage, p *playbill) {
 	n := s.mailbox.Count() + 1
 	gone := "550 5.1.1 ada@mailbox.example has moved"
+	s.mailbox.Do("RCPT TO:<ada", testmail.Action{Reply: gone, Times: 1}) // the second time
 	s.mailbox.Do("RCPT TO:<ada", testmail.Action{Reply: "451 4.3.2 back in a minute", Times: 1})
 	v := p.visit(s)
 	v.say("MAIL FROM:<bob@sender.example>", "250")
 	v.say("RCPT TO:<me@example.org>", "250")
 	p.answer(v.message(messages.Note, "250 2.0.0"))
-	s.mailbox.Do("RCPT TO:<ada", testmail.Action{Reply: gone, Times: 1})
 	p.check(s.retry())
 	p.mailbox(gone)
 	report, err := s.next(n)

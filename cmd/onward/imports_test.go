@@ -15,10 +15,10 @@ import (
 // import those of the rows below its own, never its neighbours.
 var rows = [][]string{
 	{"cmd/onward"},
-	{"inbound", "forward", "internal/queue"},
+	{"inbound", "forward", "internal/queue", "internal/doctor", "internal/status"},
 	{"internal/mailauth", "internal/alias", "internal/returnpath", "internal/smtpclient", "internal/signing", "internal/rewrite",
 		"internal/replyaddr", "internal/dsn", "internal/journal", "internal/loop", "internal/testmail",
-		"internal/tlsrpt", "internal/certificate", "internal/dnsbl", "internal/rspamd", "internal/proxyproto"},
+		"internal/tlsrpt", "internal/certificate", "internal/dnsbl", "internal/rspamd", "internal/proxyproto", "internal/listenfd", "internal/ratelimit"},
 	{"internal/mailauth/spf", "internal/mailauth/dmarc", "internal/mailauth/arc", "internal/mailauth/iprev",
 		"internal/tlspolicy"},
 	{"internal/tlspolicy/mtasts", "internal/tlspolicy/dane"},

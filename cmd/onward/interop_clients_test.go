@@ -67,7 +67,7 @@ func TestSwaks(t *testing.T) {
 }
 
 // ours are the fields we put on top, in their order (DESIGN.md 4).
-var ours = []string{"X-Forwarded-To", "X-Forwarded-For", "Authentication-Results", "Received"}
+var ours = []string{"DKIM-Signature", "X-Forwarded-To", "X-Forwarded-For", "X-Onward-Loop", "Authentication-Results", "Received"}
 
 // smtp-source sends at us as fast as it can. What it sent is known from a tap
 // between it and us.

@@ -125,7 +125,7 @@ func (n *neighbourhood) forwards(t *testing.T) {
 			if !found {
 				t.Fatalf("given %.3000q\narrived %.3000q", given, got)
 			}
-			want := []string{"Return-Path", "X-Original-To", "Delivered-To", "Received", "X-Forwarded-To", "X-Forwarded-For", "Authentication-Results", "Received"}
+			want := []string{"Return-Path", "X-Original-To", "Delivered-To", "Received", "DKIM-Signature", "X-Forwarded-To", "X-Forwarded-For", "X-Onward-Loop", "Authentication-Results", "Received"}
 			if names := fieldNames(added); !slices.Equal(names, want) {
 				t.Errorf("fields on top: %v, want %v", names, want)
 			}
@@ -201,7 +201,7 @@ func (n *neighbourhood) carriesBounce(t *testing.T) {
 		n.sender.Submit(t, "From: me\nSubject: to a full mailbox\n\nhello\n", from, "full@alias.example")
 		bounce := newest(n.sender.WaitMail(t, from, before+1))
 		header, body, _ := strings.Cut(bounce, "\r\n\r\n")
-		want := []string{"Return-Path", "X-Original-To", "Delivered-To", "Received", "Authentication-Results", "Received", "Received", "Date", "From"}
+		want := []string{"Return-Path", "X-Original-To", "Delivered-To", "Received", "DKIM-Signature", "Authentication-Results", "Received", "Received", "Date", "From"}
 		if names := fieldNames(header); !slices.Equal(names[:len(want)], want) {
 			t.Errorf("fields of the bounce: %v, want %v first", names, want)
 		}
