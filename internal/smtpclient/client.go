@@ -29,6 +29,7 @@ import (
 	"onward/internal/address"
 	"onward/internal/reply"
 	"onward/internal/resolver"
+	"onward/internal/tlspolicy"
 )
 
 // maxAddresses is the most addresses tried for one message (RELIABILITY.md 5).
@@ -57,6 +58,8 @@ type Client struct {
 	Destinations *Destinations // shared by all Clients; nil: no limits, no pauses, a connection for each message
 	Limits       Limits
 	SlotWait     time.Duration // how long an attempt waits for a free slot; 0: until its context ends
+
+	TLS *tlspolicy.Finder // what TLS destinations ask for; nil: whatever their hosts offer
 
 	Log *slog.Logger // one line an attempt; nil means none
 }
@@ -113,6 +116,10 @@ type Transaction struct {
 
 	EightBit bool // some octet is above 127 (RFC 6152)
 	UTF8     bool // some header field is; addresses are looked at here (RFC 6531)
+
+	// AnyTLS sends it with whatever TLS there is: it is itself the report that
+	// TLS is broken (RFC 8460 3).
+	AnyTLS bool
 
 	// Open returns the message from its first octet, once for each host tried.
 	// Every line ends in CRLF, and there is no other CR or LF.
@@ -178,12 +185,13 @@ type Outcome struct {
 // takes the message or refuses it, and returns the outcome that says most. A
 // host without a free slot is passed by as long as another has one.
 func (c *Client) Deliver(ctx context.Context, t *Transaction) Outcome {
-	hosts, err := c.route(ctx, t.To.Domain)
+	hosts, mx, err := c.route(ctx, t.To.Domain)
 	if err != nil {
 		return c.record(t, time.Now(), judge(Outcome{Step: stepLookup, Tried: true}, nil, err))
 	}
 	turn := c.Destinations.begin(t.To, hosts, c.Limits)
 	defer turn.end()
+	rules := c.rules(t, mx)
 	tour := tour{sessions: cmp.Or(c.MaxHosts, 2), addresses: maxAddresses}
 	for len(turn.left) > 0 && !tour.over() {
 		began := time.Now()
@@ -194,6 +202,7 @@ func (c *Client) Deliver(ctx context.Context, t *Transaction) Outcome {
 			}
 			break
 		}
+		turn.rules = rules
 		c.tryHost(ctx, t, host, turn, &tour)
 		if ctx.Err() != nil {
 			break
@@ -202,12 +211,26 @@ func (c *Client) Deliver(ctx context.Context, t *Transaction) Outcome {
 	return tour.best
 }
 
+// rules returns what TLS the destination of t asks for, or nil when that does not
+// matter. To a relay host it is the relay's own that does.
+func (c *Client) rules(t *Transaction, mx *resolver.Answer) *tlspolicy.Domain {
+	if c.TLS == nil || c.Relay != nil || t.AnyTLS {
+		return nil
+	}
+	return c.TLS.Find(t.To.Domain, mx)
+}
+
 // tryHost tries the addresses of the host where turn is, until it has answered
-// at one of them: at the others it would say the same.
+// at one of them: at the others it would say the same. A host that its domain's
+// policy rules out is passed by (T2, T3).
 func (c *Client) tryHost(ctx context.Context, t *Transaction, host string, turn *turn, tour *tour) {
 	for addr, err := range c.candidates(ctx, host) {
 		began := time.Now()
 		out := Outcome{Step: stepLookup, Host: host, Addr: addr, Tried: true}
+		skip := err == nil && turn.rule(ctx, host).Skip != nil
+		if skip {
+			err = turn.rule(ctx, host).Skip
+		}
 		ours := err == nil && c.ourselves(ctx, addr)
 		switch {
 		case err != nil && ctx.Err() != nil && tour.best.Result != 0:
@@ -225,7 +248,7 @@ func (c *Client) tryHost(ctx context.Context, t *Transaction, host string, turn 
 		if ours {
 			tour.final = true // the rest would send it to us (RFC 5321 5.1)
 		}
-		if tour.over() || ctx.Err() != nil || out.Said != nil || out.Result == Refused {
+		if tour.over() || ctx.Err() != nil || out.Said != nil || out.Result == Refused || skip {
 			return
 		}
 	}
@@ -265,9 +288,9 @@ func (o Outcome) final() bool {
 	return o.Step == stepDot || o.Result == Refused && o.Said != nil
 }
 
-// visit tries the address in out. When TLS cannot be set up there, it is tried
-// once more in clear: the peer would have taken clear text from anybody, and no
-// policy of its domain asks for more yet (T1, RELIABILITY 84).
+// visit tries the address in out. When TLS cannot be set up there, and no policy
+// asks for it, it is tried once more in clear: the peer would have taken clear
+// text from anybody (T1, RELIABILITY 84).
 func (c *Client) visit(ctx context.Context, t *Transaction, out Outcome, turn *turn) Outcome {
 	said, err := c.converse(ctx, t, &out, turn)
 	if errors.Is(err, errHandshake) && c.Relay == nil && ctx.Err() == nil {
@@ -279,7 +302,7 @@ func (c *Client) visit(ctx context.Context, t *Transaction, out Outcome, turn *t
 // converse holds one transaction, over a connection that is still open from an
 // earlier one if it can. That it can not is no failed attempt.
 func (c *Client) converse(ctx context.Context, t *Transaction, out *Outcome, turn *turn) (*reply.Reply, error) {
-	if conn := turn.reuse(c.key(out.Addr)); conn != nil {
+	if conn := turn.reuse(c.key(out.Addr, turn.rule(ctx, out.Host))); conn != nil {
 		conn.again(ctx, c.Timeouts.withDefaults())
 		said, err := c.transact(ctx, t, out, turn, conn)
 		if end, ok := ctx.Deadline(); !conn.stale(err) || ctx.Err() != nil || ok && !time.Now().Before(end) {
@@ -293,7 +316,7 @@ func (c *Client) converse(ctx context.Context, t *Transaction, out *Outcome, tur
 // why TLS is not to be had.
 func (c *Client) connect(ctx context.Context, t *Transaction, out *Outcome, turn *turn, tlsFailure error) (*reply.Reply, error) {
 	out.Step = stepConnect
-	conn, err := c.dial(ctx, out.Host, out.Addr)
+	conn, err := c.dial(ctx, out.Addr, turn.rule(ctx, out.Host))
 	if err != nil {
 		return nil, err
 	}
@@ -325,8 +348,8 @@ func (c *Client) transact(ctx context.Context, t *Transaction, out *Outcome, tur
 }
 
 // key returns what a connection to addr has to have been opened with.
-func (c *Client) key(addr netip.AddrPort) connKey {
-	return connKey{addr: addr, source: c.Source, hello: c.Hostname, relay: c.Relay.account()}
+func (c *Client) key(addr netip.AddrPort, rule *tlspolicy.Rule) connKey {
+	return connKey{addr: addr, source: c.Source, hello: c.Hostname, relay: c.Relay.account(), tls: rule.Key}
 }
 
 // record writes the log line of one attempt, a warning when it is about us, and

@@ -12,8 +12,9 @@ import (
 	"sync"
 	"time"
 
-	"onward/internal/address"
+	"onward/internal/dialguard"
 	"onward/internal/reply"
+	"onward/internal/tlspolicy"
 )
 
 // The steps of an attempt, as in Outcome.Step.
@@ -46,9 +47,9 @@ type conn struct {
 	stream   net.Conn // what we speak on: tcp, or TLS over it
 	r        *bufio.Reader
 	key      connKey
-	hostname string // ours
-	host     string // the peer's, for SNI
-	relay    *Relay // the peer is this one; nil: a mail host of a domain
+	hostname string          // ours
+	rule     *tlspolicy.Rule // what TLS the peer must offer; not a relay host
+	relay    *Relay          // the peer is this one; nil: a mail host of a domain
 	times    Timeouts
 
 	extensions map[string]string // EHLO keyword in upper case, to its parameters
@@ -69,22 +70,22 @@ type conn struct {
 // dial connects to one address. Its errors are temporary: the guard's too,
 // because an address of nobody is a fault in the destination's DNS that may be
 // mended, or in our own resolver, and no mail should bounce for either.
-func (c *Client) dial(ctx context.Context, host string, to netip.AddrPort) (*conn, error) {
+func (c *Client) dial(ctx context.Context, to netip.AddrPort, rule *tlspolicy.Rule) (*conn, error) {
 	times := c.Timeouts.withDefaults()
-	d := net.Dialer{Timeout: times.Connect, ControlContext: c.control}
+	d := net.Dialer{Timeout: times.Connect}
 	if c.Source.IsValid() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.Source, 0))
 	}
-	tcp, err := d.DialContext(ctx, "tcp", to.String())
+	tcp, err := dialguard.Guard{AllowPrivate: c.AllowPrivate || c.Relay != nil}.Dial(ctx, d, to)
 	switch {
-	case errors.Is(err, errForbidden):
+	case errors.Is(err, dialguard.ErrPrivate), errors.Is(err, dialguard.ErrOwn):
 		return nil, &reply.Reply{Code: 451, Status: "4.4.4", Text: "the destination's address is not a public one", Err: err}
 	case err != nil:
 		return nil, &reply.Reply{Code: 451, Status: "4.4.1", Text: "the destination cannot be reached just now", Err: err}
 	}
 	return &conn{
 		tcp: tcp, stream: tcp, r: bufio.NewReaderSize(tcp, maxReplyLine),
-		key: c.key(to), hostname: c.Hostname, host: host, relay: c.Relay, times: times,
+		key: c.key(to, rule), hostname: c.Hostname, rule: rule, relay: c.Relay, times: times,
 		step: stepGreeting, owed: 1, commit: func() {},
 	}, nil
 }
@@ -100,8 +101,11 @@ func (c *conn) open(ctx context.Context) error {
 	if err := c.greeting(ctx); err != nil {
 		return err
 	}
-	if _, ok := c.extensions["STARTTLS"]; !ok || c.tlsFailure != nil {
+	if c.tlsFailure != nil {
 		return nil
+	}
+	if _, ok := c.extensions["STARTTLS"]; !ok {
+		return c.withoutTLS(tlspolicy.ErrNotOffered)
 	}
 	return c.startTLS(ctx)
 }
@@ -156,8 +160,21 @@ func (c *conn) hello(ctx context.Context) error {
 	return a.want(250)
 }
 
+// withoutTLS returns nil when the peer may have the message in clear; why says
+// why there is no TLS.
+func (c *conn) withoutTLS(why error) error {
+	if c.relay != nil {
+		return nil
+	}
+	c.rule.Went(c.tcp, nil, why)
+	if no := c.rule.Refuse(why); no != nil {
+		return no
+	}
+	return nil
+}
+
 // startTLS turns TLS on (RFC 3207). A peer that offers it and then refuses gets
-// clear text, unless it is a relay host.
+// clear text, unless it is a relay host or its domain requires TLS.
 func (c *conn) startTLS(ctx context.Context) error {
 	c.step = stepSTARTTLS
 	a, err := c.command(ctx, "STARTTLS")
@@ -173,7 +190,7 @@ func (c *conn) startTLS(ctx context.Context) error {
 		return &refusal{a.reply()}
 	}
 	if c.tlsFailure = a.want(220); c.tlsFailure != nil {
-		return nil
+		return c.withoutTLS(fmt.Errorf("%w: %v", tlspolicy.ErrNotOffered, c.tlsFailure))
 	}
 	if err := c.handshake(ctx); err != nil {
 		return err
@@ -181,11 +198,11 @@ func (c *conn) startTLS(ctx context.Context) error {
 	return c.hello(ctx) // what was offered in clear counts for nothing (RFC 3207 4.2)
 }
 
-// handshake puts TLS over the connection. The certificate of a mail host is not
-// looked at: without a policy of the destination, anybody could as well have
-// removed STARTTLS from its offer.
+// handshake puts TLS over the connection. Without a policy of the destination the
+// certificate of a mail host is not looked at: anybody could as well have removed
+// STARTTLS from its offer.
 func (c *conn) handshake(ctx context.Context) error {
-	config := &tls.Config{ServerName: sni(c.host), MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}
+	config := c.rule.Config()
 	if c.relay != nil {
 		config = &tls.Config{ServerName: c.relay.certified(), MinVersion: tls.VersionTLS12, RootCAs: c.relay.RootCAs}
 	}
@@ -195,22 +212,22 @@ func (c *conn) handshake(ctx context.Context) error {
 	}
 	c.owed++ // a handshake; without it there is nobody to say QUIT to
 	if err := stream.Handshake(); err != nil {
+		if ctx.Err() == nil {
+			if err := c.withoutTLS(err); err != nil {
+				return err
+			}
+		}
 		return broken(fmt.Errorf("%w: %w", errHandshake, err))
 	}
 	c.owed--
 	state := stream.ConnectionState()
+	if c.relay == nil {
+		c.rule.Went(c.tcp, &state, nil)
+	}
 	c.tls = tls.VersionName(state.Version) + " " + tls.CipherSuiteName(state.CipherSuite)
 	c.stream = stream
 	c.r.Reset(stream)
 	return nil
-}
-
-// sni returns the name to ask for in the handshake: none for an address.
-func sni(host string) string {
-	if address.Domain(host).IsLiteral() {
-		return ""
-	}
-	return host
 }
 
 // command sends one command line before the transaction and reads its reply.

@@ -23,7 +23,8 @@ type connKey struct {
 	addr   netip.AddrPort
 	source netip.Addr
 	hello  string // our name
-	relay  string // the account at a relay host, where TLS is verified; empty: opportunistic TLS
+	relay  string // the account at a relay host, where TLS is verified; empty: a mail host of a domain
+	tls    string // what of TLS was held (tlspolicy.Rule.Key); empty: nothing
 }
 
 // reuse returns an idle connection to the host where t is, or nil. Then there

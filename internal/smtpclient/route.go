@@ -17,36 +17,36 @@ import (
 // route returns the hosts that take mail for domain, in the order to try them
 // (RFC 5321 5.1, P15): by preference, equals shuffled, the domain itself when
 // it has no MX record, and none that is ours or less preferred than ours. With a
-// relay host it is that one. An error is a *reply.Reply.
-func (c *Client) route(ctx context.Context, domain address.Domain) ([]string, error) {
+// relay host it is that one. mx is where they stand, nil when in no MX record. An
+// error is a *reply.Reply.
+func (c *Client) route(ctx context.Context, domain address.Domain) (hosts []string, mx *resolver.Answer, err error) {
 	if c.Relay != nil {
-		return []string{c.Relay.Host}, nil
+		return []string{c.Relay.Host}, nil, nil
 	}
 	if domain.IsLiteral() {
-		return []string{string(domain)}, nil
+		return []string{string(domain)}, nil, nil
 	}
-	answer, err := c.Resolver.Lookup(ctx, string(domain), resolver.TypeMX)
+	mx, err = c.Resolver.Lookup(ctx, string(domain), resolver.TypeMX)
 	exchangers := []resolver.MX{{Host: string(domain)}}
 	switch {
 	case errors.Is(err, resolver.ErrNoData): // the implicit MX
 	case errors.Is(err, resolver.ErrNotFound):
-		return nil, &reply.Reply{Code: 550, Status: "5.1.2", Text: "the destination's domain does not exist", Err: err}
+		return nil, nil, &reply.Reply{Code: 550, Status: "5.1.2", Text: "the destination's domain does not exist", Err: err}
 	case err != nil:
-		return nil, &reply.Reply{Code: 451, Status: "4.4.3", Text: "the destination's domain cannot be looked up just now", Err: err}
+		return nil, nil, &reply.Reply{Code: 451, Status: "4.4.3", Text: "the destination's domain cannot be looked up just now", Err: err}
 	default:
-		exchangers = answer.MX()
+		exchangers = mx.MX()
 	}
 	if len(exchangers) == 1 && exchangers[0].IsNull() {
-		return nil, reply.New(556, "5.1.10", "the destination's domain takes no mail") // RFC 7505 3
+		return nil, nil, reply.New(556, "5.1.10", "the destination's domain takes no mail") // RFC 7505 3
 	}
 	if exchangers = c.before(exchangers); len(exchangers) == 0 {
-		return nil, errOurs
+		return nil, nil, errOurs
 	}
-	hosts := make([]string, len(exchangers))
-	for i, mx := range exchangers {
-		hosts[i] = mx.Host
+	for _, x := range exchangers {
+		hosts = append(hosts, x.Host)
 	}
-	return hosts, nil
+	return hosts, mx, nil
 }
 
 // errOurs refuses mail whose way leads to us, before it goes round (P15,

@@ -10,6 +10,7 @@ import (
 
 	"onward/internal/address"
 	"onward/internal/reply"
+	"onward/internal/tlspolicy"
 )
 
 // A turn is the way of one message through the hosts of its target's domain: it
@@ -19,11 +20,12 @@ type turn struct {
 	d       *Destinations // nil: every host is free at once
 	limits  Limits
 	mailbox *mailbox
-	hosts   []*host // all of them, for end
-	left    []*host // not yet visited, in the order to try them
-	at      *host   // where it holds a slot
-	last    Outcome // there
-	counted bool    // among mailbox.inUse
+	hosts   []*host           // all of them, for end
+	left    []*host           // not yet visited, in the order to try them
+	at      *host             // where it holds a slot
+	last    Outcome           // there
+	rules   *tlspolicy.Domain // what TLS the hosts must offer; nil: none
+	counted bool              // among mailbox.inUse
 
 	// Guarded by d.mu, because whoever gives a slot back hands it to the first
 	// turn that waits for it.
@@ -70,6 +72,14 @@ func (d *Destinations) begin(to address.Mailbox, hosts []string, limits Limits) 
 	}
 	t.mailbox.turns++
 	return t
+}
+
+// rule returns what TLS a host must offer.
+func (t *turn) rule(ctx context.Context, host string) *tlspolicy.Rule {
+	if t.rules == nil {
+		return tlspolicy.Opportunistic(host)
+	}
+	return t.rules.Host(ctx, host)
 }
 
 // end gives everything back.

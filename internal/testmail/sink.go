@@ -181,6 +181,19 @@ func (s *Sink) Offer(extensions ...string) {
 	s.extensions = extensions
 }
 
+// Show sets the certificate that is shown from the next STARTTLS on.
+func (s *Sink) Show(c tls.Certificate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tls = &tls.Config{Certificates: []tls.Certificate{c}}
+}
+
+func (s *Sink) certificate() *tls.Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tls
+}
+
 // Answer makes reply the answer wherever prefix matches; see Do.
 func (s *Sink) Answer(prefix, reply string) { s.Do(prefix, Action{Reply: reply}) }
 

@@ -64,7 +64,7 @@ func (s *session) startTLS(text string) error {
 	if err != nil || code != 220 {
 		return err
 	}
-	conn := tls.Server(s.tcp, s.sink.tls)
+	conn := tls.Server(s.tcp, s.sink.certificate())
 	if err := conn.HandshakeContext(s.sink.ctx); err != nil {
 		return err
 	}
