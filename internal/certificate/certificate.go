@@ -41,6 +41,19 @@ type Settings struct {
 	Log      *slog.Logger
 }
 
+// Check says what is wrong with the files that the settings name. It opens no
+// port and asks nobody.
+func (s Settings) Check() error {
+	var err error
+	switch {
+	case s.ACME != nil && s.ACME.Challenge == DNS01:
+		_, err = newUpdater(s.ACME.DNSServer, s.ACME.DNSKey)
+	case s.ACME == nil && s.Cert != "":
+		_, err = load(s.Cert, s.Key)
+	}
+	return err
+}
+
 // A source is where certificates come from.
 type source interface {
 	current() *tls.Certificate // the newest good one, its Leaf filled in; nil while there is none

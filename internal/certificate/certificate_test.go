@@ -151,9 +151,21 @@ func TestFilesMissing(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := pair(t, dir, hostname, day, long)
 	for _, paths := range [][2]string{{cert, dir + "/none"}, {dir + "/none", key}, {key, cert}, {cert, dir}} {
-		if _, err := Open(Settings{Hostname: hostname, Cert: paths[0], Key: paths[1], Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), paths[1]) {
-			t.Errorf("%v: %v", paths, err)
+		s := Settings{Hostname: hostname, Cert: paths[0], Key: paths[1], Log: slog.New(slog.DiscardHandler)}
+		_, err := Open(s)
+		for _, err := range []error{err, s.Check()} {
+			if err == nil || !strings.Contains(err.Error(), paths[1]) {
+				t.Errorf("%v: %v", paths, err)
+			}
 		}
+	}
+	for _, s := range []Settings{{Cert: cert, Key: key}, {}, {ACME: &ACME{Challenge: HTTP01}}} {
+		if err := s.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := (Settings{ACME: &ACME{Challenge: DNS01, DNSServer: "127.0.0.1:53", DNSKey: dir + "/none"}}).Check(); err == nil {
+		t.Error("a missing key file is taken")
 	}
 }
 

@@ -90,16 +90,21 @@ func (f *files) reread() {
 
 // read takes what is in the files when it is good.
 func (f *files) read() error {
-	c, err := tls.LoadX509KeyPair(f.cert, f.key)
-	if err != nil {
-		err = fmt.Errorf("tls.cert %s, tls.key %s: %w; both must be PEM and belong together", f.cert, f.key, err)
-	}
+	c, err := load(f.cert, f.key)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err = err; err == nil {
 		f.good = &c
 	}
 	return err
+}
+
+func load(cert, key string) (tls.Certificate, error) {
+	c, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		err = fmt.Errorf("tls.cert %s, tls.key %s: %w; both must be PEM and belong together", cert, key, err)
+	}
+	return c, err
 }
 
 // A state is what changes when a file does. Symlinks are followed; a missing
