@@ -216,7 +216,10 @@ func TestTrouble(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c, log := client(t, serve(t, tt.do).URL)
+			c, log := client(t, serve(t, func(w http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body)
+				tt.do(w, r)
+			}).URL)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			if o := c.Check(ctx, envelope(), "", compose(t, letter, strings.Repeat("x", message.MemoryLimit))); o != (Opinion{}) {
