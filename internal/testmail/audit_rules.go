@@ -128,16 +128,17 @@ func (a *auditor) unrecorded(l *dossier, copies []Delivery) int {
 		killed := slices.ContainsFunc(a.kills, func(kill time.Time) bool {
 			return !d.Time.After(kill) && d.Answered.Add(a.evidence.Moment).After(kill)
 		})
-		n += one(d.Unheard || killed && l.ownedBefore(d.Time))
+		n += one(d.Unheard || killed && l.ownedBefore(d.Answered))
 	}
 	return n
 }
 
 // ownedBefore reports whether the daemon may have had the letter in its queue at
-// that time, whoever was sending it then.
+// that time, whoever was sending it then. A sender may need a moment to notice.
 func (l *dossier) ownedBefore(at time.Time) bool {
+	const moment = 50 * time.Millisecond
 	return slices.ContainsFunc(l.Tries, func(t Try) bool {
-		return (t.Accepted() || t.Unanswered()) && t.Ended.Before(at)
+		return (t.Accepted() || t.Unanswered()) && t.Ended.Add(-moment).Before(at)
 	})
 }
 
