@@ -135,9 +135,13 @@ func TestLoadPace(t *testing.T) {
 	enough := make(chan struct{})
 	load, _, _ = newLoad(sink, 0)
 	load.Enough, load.Rate, load.Seed = enough, 100, 2
-	time.AfterFunc(100*time.Millisecond, func() { close(enough) })
-	if totals := load.Run(bounded(t)); totals.Accepted == 0 || totals.Accepted > 100 {
-		t.Errorf("until it is enough: %v", totals)
+	before := sink.Count()
+	go func() {
+		sink.Wait(t.Context(), before+1)
+		close(enough)
+	}()
+	if totals := load.Run(bounded(t)); totals.Accepted == 0 || sink.Count() != before+totals.Accepted {
+		t.Errorf("until it is enough: %v, and %d arrived", totals, sink.Count()-before)
 	}
 	sink.Reset()
 	sink.Do(".", testmail.Action{Hang: true})
