@@ -47,6 +47,7 @@ type Config struct {
 	Limits     Limits          `yaml:"limits" doc:"What one client and all clients may use."`
 	Delivery   Delivery        `yaml:"delivery" doc:"How destinations are reached."`
 	Queue      Queue           `yaml:"queue" doc:"What is kept of mail whose destination is away."`
+	Reports    Reports         `yaml:"reports" doc:"What is told to others about how their mail went."`
 	Journal    Journal         `yaml:"journal" doc:"How long the record of what happened to each message is kept."`
 
 	Files []string `yaml:"-"` // everything that went into this Config: files and include patterns
@@ -85,16 +86,32 @@ type Alias struct {
 	Source           string `yaml:"-"` // the line as it stands in the file
 }
 
-// TLS is the certificate of the listener. Neither file: self-signed.
+// TLS is the certificate of the listener. Neither files nor acme: self-signed.
 type TLS struct {
 	Cert string `yaml:"cert" is:"file" default:"self-signed" example:"/etc/onward/cert.pem" doc:"The certificate chain in PEM form; needs tls.key."`
 	Key  string `yaml:"key" is:"file" default:"self-signed" example:"/etc/onward/key.pem" doc:"The private key in PEM form; needs tls.cert."`
+	ACME ACME   `yaml:"acme" doc:"A certificate from Let's Encrypt or another ACME authority, obtained and renewed without you; in place of tls.cert."`
+}
+
+// ACME says whom to ask for a certificate, and how to prove who we are. It is in
+// use when the file has the key.
+type ACME struct {
+	Email     string `yaml:"email" default:"none" example:"you@gmail.com" doc:"Where the authority writes to when something is wrong."`
+	Directory string `yaml:"directory" is:"url" default:"Let's Encrypt" example:"https://acme.example.net/directory" doc:"The authority, by the address of its directory."`
+	Challenge string `yaml:"challenge" enum:"http-01,tls-alpn-01,dns-01" example:"tls-alpn-01" doc:"How the authority sees that the name is ours: on port 80, on port 443, or in the DNS."`
+	Listen    string `yaml:"listen" is:"listen" default:":80 or :443" example:":8080" doc:"Where http-01 and tls-alpn-01 are answered, when the port is led elsewhere."`
+	Roots     string `yaml:"roots" is:"file" default:"the system's" example:"/etc/onward/acme-root.pem" doc:"Certificates of those who may vouch for the authority, for one of your own."`
+	DNSServer string `yaml:"dns_server" default:"none" example:"\"192.0.2.53:53\"" doc:"For dns-01: the primary name server of the zone, which takes changes by RFC 2136."`
+	DNSKey    string `yaml:"dns_key" is:"file" default:"none" example:"/etc/onward/acme.key" doc:"For dns-01: the key that may change the zone, as tsig-keygen writes it."`
+
+	On bool `yaml:"-"` // the file has the key
 }
 
 // DNS says whom to ask. No resolvers: those of /etc/resolv.conf.
 type DNS struct {
 	Resolvers []netip.AddrPort `yaml:"resolvers" default:"those of /etc/resolv.conf" example:"[\"127.0.0.1:53\"]" doc:"The DNS servers to ask, in this order; port 53 unless given."`
 	Timeout   time.Duration    `yaml:"timeout" min:"1s" max:"1m" example:"5s" doc:"The time one query may take."`
+	TrustAD   bool             `yaml:"trust_ad" example:"true" doc:"Believe these servers when they say that an answer is secured by DNSSEC, which DANE needs; servers on loopback are believed anyway."`
 }
 
 // SRS says how return paths are written (STANDARDS.md 4).
@@ -124,21 +141,36 @@ type ARC struct {
 type Policy struct {
 	DMARC             string   `yaml:"dmarc" enum:"enforce,strict,observe" example:"observe" doc:"enforce refuses what fails DMARC with p=reject unless it came through a list or forwarder in a way that explains it; strict refuses all of it; observe refuses nothing."`
 	Breaks            string   `yaml:"when_dmarc_breaks" enum:"rewrite,refuse,forward" example:"forward" doc:"What to do with mail that passes DMARC here and would fail it at the target: rewrite its From, refuse it, or forward it as it is."`
+	DNSBL             []string `yaml:"dnsbl" is:"list" default:"none" example:"[zen.spamhaus.org, \"bl.example.net=127.0.0.2,127.0.0.4\"]" doc:"DNS blocklists of clients to refuse; the codes that count can be named."`
+	DNSWL             []string `yaml:"dnswl" is:"list" default:"none" example:"[list.dnswl.org]" doc:"DNS lists of clients not to refuse, whatever a blocklist says."`
+	Rspamd            string   `yaml:"rspamd" is:"url" default:"none" example:"http://127.0.0.1:11333" doc:"An rspamd server to ask about each message."`
+	ProxyProtocolFrom []string `yaml:"proxy_protocol_from" is:"forwarder" default:"none" example:"[192.0.2.1]" doc:"Addresses and networks of proxies that tell who the client is, by the PROXY protocol; they must, and nobody else may."`
 	TrustedForwarders []string `yaml:"trusted_forwarders" is:"forwarder" default:"none" example:"[192.0.2.0/24, uni.example.net]" doc:"Networks, or domains that pass SPF or DKIM, whose forwarded mail is not refused for failing DMARC."`
 }
 
 // Limits bounds what one client and all clients may use (RELIABILITY.md 5).
 // Zero means off.
 type Limits struct {
-	Message                    int64 `yaml:"message" is:"size" max:"2GiB" example:"50MiB" doc:"The largest message accepted; 0 for no limit."`
-	Recipients                 int   `yaml:"recipients" max:"10000" example:"100" doc:"Recipients of one message; 0 for no limit."`
-	Messages                   int   `yaml:"messages" max:"1000000" example:"100" doc:"Messages in one session; 0 for no limit."`
-	Sessions                   int   `yaml:"sessions" max:"1000000" example:"1000" doc:"Sessions at the same time, all clients together; 0 for no limit."`
-	ClientSessions             int   `yaml:"client_sessions" max:"1000000" example:"50" doc:"Sessions at the same time from one IPv4 address or IPv6 /64; 0 for no limit."`
-	ClientConnectionsPerMinute int   `yaml:"client_connections_per_minute" max:"1000000" example:"300" doc:"New connections a minute from one IPv4 address or IPv6 /64; 0 for no limit."`
-	ClientMessagesPerMinute    int   `yaml:"client_messages_per_minute" max:"1000000" example:"500" doc:"Messages a minute from one IPv4 address or IPv6 /64; 0 for no limit."`
-	ReturnPathPerDay           int   `yaml:"return_path_per_day" max:"1000000" example:"10" doc:"Bounces to one return path in a day; 0 for no limit."`
-	Hops                       int   `yaml:"hops" min:"10" max:"1000" example:"50" doc:"Received fields after which a message is taken to be in a loop; cannot be off."`
+	Message                    int64         `yaml:"message" is:"size" max:"2GiB" example:"50MiB" doc:"The largest message accepted; 0 for no limit."`
+	Recipients                 int           `yaml:"recipients" max:"10000" example:"100" doc:"Recipients of one message; 0 for no limit."`
+	Messages                   int           `yaml:"messages" max:"1000000" example:"100" doc:"Messages in one session; 0 for no limit."`
+	Sessions                   int           `yaml:"sessions" max:"1000000" example:"1000" doc:"Sessions at the same time, all clients together; 0 for no limit."`
+	ClientSessions             int           `yaml:"client_sessions" max:"1000000" example:"50" doc:"Sessions at the same time from one IPv4 address or IPv6 /64; 0 for no limit."`
+	ClientConnectionsPerMinute int           `yaml:"client_connections_per_minute" max:"1000000" example:"300" doc:"New connections a minute from one IPv4 address or IPv6 /64; 0 for no limit."`
+	ClientMessagesPerMinute    int           `yaml:"client_messages_per_minute" max:"1000000" example:"500" doc:"Messages a minute from one IPv4 address or IPv6 /64; 0 for no limit."`
+	ClientSizePerMinute        int64         `yaml:"client_size_per_minute" is:"size" max:"1024GiB" example:"1GiB" doc:"Octets of messages a minute from one IPv4 address or IPv6 /64; 0 for no limit."`
+	SenderDomainPerMinute      int           `yaml:"sender_domain_per_minute" max:"1000000" example:"100" doc:"Messages a minute from senders in one domain; 0 for no limit."`
+	AliasPerMinute             int           `yaml:"alias_per_minute" max:"1000000" example:"60" doc:"Messages a minute to one alias; 0 for no limit."`
+	InFlight                   int64         `yaml:"in_flight" is:"size" max:"1024GiB" example:"4GiB" doc:"Octets of all messages that are on their way through at one moment, which need that much room in state_dir; 0 for no limit."`
+	Errors                     int           `yaml:"errors" min:"1" max:"1000" example:"10" doc:"Refused commands after which a session ends; one when sessions are scarce."`
+	CommandLine                int           `yaml:"command_line" min:"512" max:"2048" example:"2048" doc:"Octets of one command line."`
+	HeaderSize                 int64         `yaml:"header_size" is:"size" min:"16KiB" max:"256KiB" example:"256KiB" doc:"Octets of the header section of a message."`
+	HeaderFields               int           `yaml:"header_fields" min:"100" max:"1000" example:"1000" doc:"Fields in the header section of a message."`
+	CommandTimeout             time.Duration `yaml:"command_timeout" min:"10s" max:"10m" example:"1m" doc:"How long a client may think about its next command; ten seconds when sessions are scarce."`
+	SessionTime                time.Duration `yaml:"session_time" min:"1m" max:"1d" example:"30m" doc:"How long a session may last."`
+	DataRate                   int64         `yaml:"data_rate" is:"size" max:"1GiB" example:"500B" doc:"Octets a second that a message must come with, on average after the first minute; 0 for no limit."`
+	ReturnPathPerDay           int           `yaml:"return_path_per_day" max:"1000000" example:"10" doc:"Bounces to one return path in a day; 0 for no limit."`
+	Hops                       int           `yaml:"hops" min:"10" max:"1000" example:"50" doc:"Received fields after which a message is taken to be in a loop; cannot be off."`
 }
 
 // Delivery says how destinations are reached.
@@ -164,6 +196,11 @@ type Queue struct {
 	Size     int64         `yaml:"size" is:"size" max:"8000GiB" example:"20GiB" doc:"Octets in the queue; 0 for no limit."`
 }
 
+// Reports are sent on behalf of nobody but those who ask for them.
+type Reports struct {
+	TLS bool `yaml:"tls" example:"true" doc:"Send the owners of domains that ask for it a daily report of how TLS with their mail hosts went (RFC 8460)."`
+}
+
 // Journal bounds the record of what happened.
 type Journal struct {
 	Keep time.Duration `yaml:"keep" is:"days" min:"1d" max:"3650d" example:"30d" doc:"How long the record of a message is kept."`
@@ -179,14 +216,26 @@ func defaults() *Config {
 		DNS:      DNS{Timeout: 5 * time.Second},
 		SRS:      SRS{HashLength: 10, MaxAge: 14 * 24 * time.Hour},
 		Limits: Limits{
-			Message:          50 << 20,
-			Recipients:       100,
-			Messages:         100,
-			Sessions:         1000,
-			ClientSessions:   50,
-			ReturnPathPerDay: 10,
-			Hops:             50,
+			Message:                    50 << 20,
+			Recipients:                 100,
+			Messages:                   100,
+			Sessions:                   1000,
+			ClientSessions:             50,
+			ReturnPathPerDay:           10,
+			ClientConnectionsPerMinute: 300,
+			ClientMessagesPerMinute:    500,
+			ClientSizePerMinute:        1 << 30,
+			InFlight:                   4 << 30,
+			Errors:                     10,
+			CommandLine:                2048,
+			HeaderSize:                 256 << 10,
+			HeaderFields:               1000,
+			CommandTimeout:             time.Minute,
+			SessionTime:                30 * time.Minute,
+			DataRate:                   500,
+			Hops:                       50,
 		},
+		TLS:      TLS{ACME: ACME{Challenge: "http-01"}},
 		DKIM:     DKIM{Sign: true, Selector: "onward"},
 		Policy:   Policy{DMARC: "enforce", Breaks: "rewrite"},
 		Delivery: Delivery{Mode: "in-session", IPv6: "auto", Port: 25, PerDestination: 20, PerMailbox: 2, PerMailboxPerSecond: 1},
@@ -211,9 +260,5 @@ func stateDir() string {
 // notYet are the keys of the contract that this version does not act on: they
 // may hold anything, and are answered with a warning.
 var notYet = []struct{ section, key, doc string }{
-	{"tls", "acme", "A certificate from Let's Encrypt or another ACME authority."},
-	{"policy", "dnsbl", "Blocklists to ask about clients."},
-	{"policy", "rspamd", "A spam filter to ask about messages."},
-	{"policy", "proxy_protocol_from", "Proxies in front that tell the client's address."},
 	{"", "admin", "The status page and metrics."},
 }

@@ -131,7 +131,12 @@ func notation(v any) string {
 		text, _ := json.Marshal(v)
 		return string(text)
 	case int64:
-		return fmt.Sprintf("%dMiB", v>>20)
+		for _, unit := range sizeUnits {
+			if unit.suffix != "B" && v != 0 && v%unit.octets == 0 && v/unit.octets < 1024 {
+				return fmt.Sprintf("%d%s", v/unit.octets, unit.suffix)
+			}
+		}
+		return fmt.Sprintf("%dB", v)
 	case time.Duration:
 		if v%(24*time.Hour) == 0 {
 			return fmt.Sprintf("%dd", v/(24*time.Hour))

@@ -109,10 +109,26 @@ func (s *source) check(given map[string]*yaml.Node) {
 	case key != nil && cert == nil:
 		s.at(key, "tls.key needs its certificate; add tls.cert")
 	}
+	s.checkACME(given["tls"])
 	if d := s.cfg.Delivery; d.IPv6 == "off" && d.Source.Is6() {
 		s.at(child(given["delivery"], "source"), "delivery.source is an IPv6 address, but delivery.ipv6 is off; change one of the two")
 	}
 	s.checkRelay(given["delivery"], given["policy"])
+}
+
+// checkACME fills in tls.acme.on, and reports what does not go together.
+func (s *source) checkACME(tls *yaml.Node) {
+	n, a := child(tls, "acme"), &s.cfg.TLS.ACME
+	a.On = n != nil
+	switch {
+	case !a.On:
+	case child(tls, "cert") != nil:
+		s.at(n, "tls.acme and tls.cert exclude each other; remove one of the two")
+	case a.Challenge == "dns-01" && (a.DNSServer == "" || a.DNSKey == ""):
+		s.at(n, "tls.acme.challenge dns-01 needs dns_server and dns_key; add them")
+	case a.Challenge != "dns-01" && (a.DNSServer != "" || a.DNSKey != ""):
+		s.at(n, "tls.acme.dns_server and dns_key are for the challenge dns-01; remove them, or set that")
+	}
 }
 
 // checkRelay fills in delivery.relay_from, and reports what no relay can do.

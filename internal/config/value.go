@@ -63,6 +63,8 @@ func (f *field) setText(n *yaml.Node, p *string) error {
 		return fmt.Errorf("%.80q is not text; put it in quotes if you mean it as text", n.Value)
 	case f.enum != nil:
 		return f.oneOf(n.Value)
+	case n.Value == "" && f.is == "url": // as the default is written
+		return nil
 	case n.Value == "":
 		return fmt.Errorf("the text is empty; write something such as %s, or remove it", f.example)
 	case f.is == "listen":
@@ -75,6 +77,27 @@ func (f *field) setText(n *yaml.Node, p *string) error {
 		return f.checkForwarder(p)
 	case f.is == "relay":
 		return f.checkRelay(n.Value)
+	case f.is == "list":
+		return f.checkList(n.Value)
+	case f.is == "url":
+		return f.checkURL(n.Value)
+	}
+	return nil
+}
+
+// checkList takes the zone of a DNS list, and behind "=" the codes that count.
+func (f *field) checkList(text string) error {
+	zone, _, _ := strings.Cut(text, "=")
+	if _, err := address.ParseDomain(zone); err != nil {
+		return fmt.Errorf("%.80q is not a DNS list; write one such as %s", text, f.example)
+	}
+	return nil
+}
+
+func (f *field) checkURL(text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return fmt.Errorf("%.80q is not a URL; write one such as %s", text, f.example)
 	}
 	return nil
 }
