@@ -189,6 +189,10 @@ func TestReturnedHeader(t *testing.T) {
 	if len(m.Rest) > maxHeader+4096 || len(m.Rest) < maxHeader-4096 {
 		t.Errorf("%d octets", len(m.Rest))
 	}
+	r.Header = []byte("Received: x\r\nX-Long: " + strings.Repeat("x", 2000) + "\r\n") // must not be cut in two
+	if m := compose(t, r); !bytes.Contains(m.Rest, []byte("Content-Transfer-Encoding: quoted-printable\r\nContent-Type: text/rfc822-headers")) {
+		t.Errorf("%s", m.Rest)
+	}
 	r.Header = []byte("X-Forwarded-To: old.name@gmail.com\r\nSubject: a copy without a trace\r\n")
 	if m := compose(t, r); bytes.Contains(m.Rest, []byte("gmail.com\r\nSubject")) {
 		t.Errorf("%s", m.Rest)

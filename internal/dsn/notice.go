@@ -41,7 +41,7 @@ func (n Notice) Compose() (Mail, error) {
 
 func (n Notice) text() string {
 	var b strings.Builder
-	b.WriteString(wrap("", fmt.Sprintf("%s holds %s that could neither be delivered nor be reported to the sender. Nothing happens to them until you decide.", n.Hostname, messages(n.Total))))
+	b.WriteString(wrap("", fmt.Sprintf("%s holds %s: what could neither be delivered nor be reported to its sender, and what somebody has set aside. Nothing happens to it until you decide.", n.Hostname, messages(n.Total))))
 	listed := n.Held[:min(len(n.Held), maxListed)]
 	for _, h := range listed {
 		fmt.Fprintf(&b, "\r\n%s\r\n    came  %s\r\n    from  %s\r\n    to    %s\r\n    why   %s\r\n",

@@ -39,7 +39,7 @@ func newDestination(domain address.Domain, triedInVain bool) *destination {
 
 // room returns how many more attempts may be begun.
 func (d *destination) room(now time.Time, limit int) int {
-	if now.Before(d.pausedUntil) {
+	if within(d.pausedUntil, longestWait, now) {
 		return 0
 	}
 	window := d.window

@@ -52,3 +52,10 @@ func nextAttempt(out smtpclient.Outcome, tried int, now time.Time) time.Time {
 func expired(expires time.Time, tried int, now time.Time) bool {
 	return now.After(expires) && tried >= minTried
 }
+
+// within reports whether now is in the time of that length before end. When the
+// clock was set back, it is not (RELIABILITY 90).
+func within(end time.Time, length time.Duration, now time.Time) bool {
+	left := end.Sub(now)
+	return 0 < left && left <= length
+}

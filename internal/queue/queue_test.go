@@ -853,7 +853,7 @@ func TestEverything(t *testing.T) {
 			}
 			wait(12 * 24 * time.Hour)
 			for id, item := range w.items() {
-				if item.State == store.Waiting {
+				if item.State == store.Waiting && w.added[id] != nil { // notices come every day
 					t.Errorf("%s waits still, after %d attempts", id, item.Tried)
 				}
 			}

@@ -49,7 +49,7 @@ func newSchedule(q *Queue) *schedule {
 func (s *schedule) launch(ctx context.Context) {
 	now := s.clock()
 	free := maxWorkers - len(s.busy)
-	if free == 0 || now.Before(s.resume) || !s.prepare(ctx, now) {
+	if free == 0 || within(s.resume, respite, now) || !s.prepare(ctx, now) {
 		return
 	}
 	due, err := s.Store.Destinations(ctx, now, len(s.destinations)+free)
@@ -66,18 +66,18 @@ func (s *schedule) launch(ctx context.Context) {
 	}
 	slices.SortStableFunc(open, func(a, b *offer) int { return cmp.Compare(a.busy(), b.busy()) })
 	for len(open) > 0 {
-		open = slices.DeleteFunc(open, func(o *offer) bool {
+		var more []*offer
+		for _, o := range open {
 			if o.busy() >= free {
-				return true
+				continue
 			}
-			item := s.pick(ctx, o, now, limit, free)
-			if item == nil {
-				return true
+			if item := s.pick(ctx, o, now, limit, free); item != nil {
+				free--
+				s.begin(ctx, o.known, item, now)
+				more = append(more, o)
 			}
-			free--
-			s.begin(ctx, o.known, item, now)
-			return false
-		})
+		}
+		open = more
 	}
 }
 
@@ -230,7 +230,7 @@ func (s *schedule) clean(ctx context.Context, now time.Time) error {
 // keepHouse does what is done every ten minutes.
 func (s *schedule) keepHouse(ctx context.Context) {
 	now := s.clock()
-	if s.cleaned.IsZero() || now.Before(s.resume) {
+	if s.cleaned.IsZero() || within(s.resume, respite, now) {
 		return
 	}
 	if now.Sub(s.cleaned).Abs() < cleanEvery {
@@ -248,7 +248,7 @@ func (s *schedule) keepHouse(ctx context.Context) {
 // trouble notes that the store does not work. Items stay where they are.
 func (s *schedule) trouble(err error) {
 	now := s.clock()
-	if !now.Before(s.resume) && !errors.Is(err, context.Canceled) { // once for all attempts
+	if !within(s.resume, respite, now) && !errors.Is(err, context.Canceled) { // once for all attempts
 		s.Log.Error("queue cannot go on for now", "err", err)
 	}
 	s.resume = now.Add(respite)
