@@ -258,7 +258,6 @@ func (d *Destinations) pauseOperator(o *operator, said *reply.Reply) time.Time {
 		idle = append(idle, d.dismiss(h)...)
 	}
 	d.sweep(now)
-	o.call(now) // there is nothing to wait for any more
 	d.mu.Unlock()
 	hangUp(idle)
 	if opened {
@@ -270,13 +269,12 @@ func (d *Destinations) pauseOperator(o *operator, said *reply.Reply) time.Time {
 
 // pauseMailbox does the same for one mailbox. It does not outlive the process:
 // whoever has an SRS address bounced decides how many mailboxes there are.
-func (d *Destinations) pauseMailbox(m *mailbox, o *operator, said *reply.Reply) time.Time {
+func (d *Destinations) pauseMailbox(m *mailbox, said *reply.Reply) time.Time {
 	now := time.Now()
 	d.mu.Lock()
 	opened := m.pause.begin(now, said)
 	p := m.pause
 	d.sweep(now)
-	o.call(now)
 	d.mu.Unlock()
 	if opened {
 		d.log.Info("mailbox paused", "to", m.key, "until", p.until, "step", p.step, "text", p.reason)

@@ -49,7 +49,7 @@ func (o Outcome) refused(said *reply.Reply) Outcome {
 	case said.Permanent():
 		o.Result = Refused
 	}
-	if o.Result == Deferred && v.rest != nobody {
+	if v.rest != nobody {
 		o.rest, o.Limited, o.NotBefore = v.rest, true, time.Now().Add(shortestPause)
 	}
 	return o

@@ -93,9 +93,11 @@ func TestReuseAfterRefusal(t *testing.T) {
 					w.share(t, nil)
 					w.sink.Offer(offer...)
 					w.sink.Do(step, testmail.Action{Reply: reply, Times: 1})
-					if out := w.Deliver(t.Context(), to("joe@example.org", short)); out.Result == smtpclient.Delivered {
+					ctx, cancel := context.WithCancel(t.Context())
+					if out := w.Deliver(ctx, to("joe@example.org", short)); out.Result == smtpclient.Delivered {
 						t.Error("delivered")
 					}
+					cancel()
 					w.deliver(t, "joe@example.org")
 					w.deliver(t, "joe@example.org")
 					sessions := 1
@@ -142,6 +144,7 @@ func TestReuseAfterRefusal(t *testing.T) {
 func TestDataAfterRefusal(t *testing.T) {
 	for _, replies := range []string{
 		"250 ok\r\n550 5.1.1 no\r\n354 go\r\n", "550 5.1.1 no\r\n503 no\r\n354 go\r\n", "250 ok\r\n550 5.1.1 no\r\n250 what\r\n",
+		"250 ok\r\nhello\r\n503 no\r\n503 no\r\n",
 		"250 ok\r\n550 5.1.1 no\r\n421 bye\r\n", "250 ok\r\n550 5.1.1 no\r\nhello\r\n", "250 ok\r\n550 5.1.1 no\r\n503 no\r\n421 bye\r\n",
 	} {
 		t.Run(strings.ReplaceAll(replies, "\r\n", ","), func(t *testing.T) {
@@ -161,13 +164,44 @@ func TestDataAfterRefusal(t *testing.T) {
 				after <- fmt.Sprintf("%s%v", rest, err != nil)
 			})
 			out := w.Deliver(t.Context(), to("joe@example.org", short))
-			if out.Result != smtpclient.Refused || w.idle() != 0 {
+			if out.Result == smtpclient.Delivered || w.idle() != 0 {
 				t.Errorf("%v, %d kept", out.Result, w.idle())
 			}
 			if got := <-after; !strings.HasSuffix(replies, "503 no\r\n421 bye\r\n") && got != "true" {
 				t.Errorf("then %q, want a reset", got)
 			}
 		})
+	}
+}
+
+// TestEarlyAnswerIsNotReused: whatever is answered inside a message, what comes
+// next on that connection is the message (DEPENDENCIES.md A2).
+func TestEarlyAnswerIsNotReused(t *testing.T) {
+	rest := make(chan error, 1)
+	w := newWorld(t)
+	w.share(t, nil)
+	w.Timeouts.Block = hung
+	w.Port = scripted(t, func(conn net.Conn) {
+		conn.(*net.TCPConn).SetReadBuffer(4096)
+		r := bufio.NewReader(conn)
+		io.WriteString(conn, "220 x\r\n")
+		for _, reply := range []string{"250 x", "250 ok", "250 ok", "354 go"} {
+			r.ReadString('\n')
+			io.WriteString(conn, reply+"\r\n")
+		}
+		r.ReadByte()
+		io.WriteString(conn, "552 5.3.4 too much\r\n500 what\r\n500 what\r\n")
+		time.Sleep(2 * hung)
+		_, err := io.Copy(io.Discard, r)
+		rest <- err
+	})
+	out := w.Deliver(t.Context(), to("joe@example.org", strings.Repeat("xxxxxxxxxxxxxx\r\n", 2<<20)))
+	want(t, out, smtpclient.Refused, "552 5.3.4 too much", "body")
+	if n := w.idle(); n != 0 {
+		t.Errorf("%d kept", n)
+	}
+	if err := <-rest; err == nil {
+		t.Error("not reset")
 	}
 }
 
@@ -208,9 +242,10 @@ func TestReusedIsDead(t *testing.T) {
 				if tt.now.Hang {
 					w.Timeouts.Hello = hung
 				}
+				began := time.Now()
 				out := w.Deliver(t.Context(), to("joe@example.org", short))
-				if !strings.HasPrefix(out.Reply.String(), tt.reply) {
-					t.Errorf("%v after %s", out.Reply, out.Step)
+				if took := time.Since(began); !strings.HasPrefix(out.Reply.String(), tt.reply) || took > patient/2 {
+					t.Errorf("%v after %s and %v", out.Reply, out.Step, took)
 				}
 				if n := strings.Count(log.String(), "\n"); n != 2 {
 					t.Errorf("%d attempts in the log", n)
@@ -234,6 +269,19 @@ func TestReusedIsDead(t *testing.T) {
 		w.sink.Do("RCPT", testmail.Action{Drop: true, Times: 1})
 		want(t, w.Deliver(t.Context(), to("joe@example.org", short)), smtpclient.Deferred, "451 4.4.2", "RCPT")
 		w.settled(t, 1)
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		w := newWorld(t)
+		w.share(t, nil)
+		w.deliver(t, "joe@example.org")
+		w.sink.Do("RCPT", testmail.Action{Hang: true})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer time.AfterFunc(50*time.Millisecond, cancel).Stop()
+		began := time.Now()
+		want(t, w.Deliver(ctx, to("joe@example.org", short)), smtpclient.Deferred, "451 4.4.2", "RCPT")
+		if took := time.Since(began); took > patient/2 {
+			t.Errorf("took %v", took)
+		}
 	})
 	t.Run("out of time", func(t *testing.T) {
 		w := newWorld(t)
@@ -408,9 +456,14 @@ func TestPauseSendsNothing(t *testing.T) {
 		wg.Go(func() { w.deliver(t, "joe@example.org") })
 	}
 	wg.Wait()
-	w.sink.Do("RCPT", testmail.Action{Reply: "421-4.7.28 unusual rate of unsolicited mail\r\n421 4.7.28 originating from your SPF domain [onward.test 35]"})
+	w.sink.Do("RCPT TO:<slow@", testmail.Action{Delay: 100 * time.Millisecond})
+	wg.Go(func() { w.deliver(t, "slow@example.org") }) // and those under way are not kept either
+	for slow := "RCPT TO:<slow@example.org>"; !slices.Contains(w.sink.Commands(), slow); time.Sleep(time.Millisecond) {
+	}
+	w.sink.Do("RCPT TO:<joe@", testmail.Action{Reply: "421-4.7.28 unusual rate of unsolicited mail\r\n421 4.7.28 originating from your SPF domain [onward.test 35]"})
 	out := w.Deliver(t.Context(), to("joe@example.org", short))
 	want(t, out, smtpclient.Deferred, "451 4.7.28 unusual rate", "RCPT")
+	wg.Wait()
 	clean(t, w.sink) // the other connections too are over
 	heard := len(w.sink.Commands())
 	for _, target := range []string{"joe@example.org", "ann@example.com"} {
@@ -531,6 +584,8 @@ func TestClosed(t *testing.T) {
 	w.deliver(t, "joe@example.org")
 	d.Close()
 	w.deliver(t, "joe@example.org")
-	d.Close()
+	if n := w.idle(); n != 0 {
+		t.Errorf("%d kept", n)
+	}
 	w.settled(t, 2)
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -115,7 +116,8 @@ func (w *world) through(t *testing.T, r *relay) *smtpclient.Relay {
 	roots := x509.NewCertPool()
 	roots.AddCert(web.Certificate())
 	w.set(t, "example.com", resolver.TypeA, "127.0.0.1")
-	w.AllowPrivate = false // the relay may be anywhere
+	w.AllowPrivate = false // the relay may be anywhere, even here
+	w.Listening = []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))}
 	w.Relay = &smtpclient.Relay{
 		Host: "example.com", Port: uint16(port), ImplicitTLS: r.implicit, RootCAs: roots,
 		User: "user@x", Password: func() (string, error) { return password, nil },
@@ -195,6 +197,9 @@ func TestRelay(t *testing.T) {
 				if verb, _, _ := strings.Cut(line, " "); verb != "EHLO" && verb != "STARTTLS" && verb != "QUIT" && !strings.HasPrefix(line, "*") {
 					t.Errorf("in clear: %q", line)
 				}
+			}
+			if r.sessions > 1 {
+				t.Errorf("%d sessions", r.sessions)
 			}
 			if tt.reply == "250" && (r.sessions != 1 || !slices.Contains(r.heard, "*RCPT TO:<joe@gmail.example>") || !slices.Contains(r.heard, "*RCPT TO:<ann@gmail.example>")) {
 				t.Errorf("%d sessions heard %q", r.sessions, r.heard)

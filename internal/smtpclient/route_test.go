@@ -152,7 +152,7 @@ func TestOurselves(t *testing.T) {
 	}
 	for _, listening := range [][]netip.AddrPort{at("127.0.0.1"), at("0.0.0.0"), at("::"), at("::ffff:127.0.0.1")} {
 		w.Listening = listening
-		for _, target := range []string{"joe@example.org", "joe@[127.0.0.1]"} {
+		for _, target := range []string{"joe@example.org", "joe@[127.0.0.1]", "joe@[IPv6:::ffff:127.0.0.1]"} {
 			out := w.Deliver(t.Context(), to(target, short))
 			want(t, out, smtpclient.Refused, "554 5.4.6 mail for the destination's domain comes back to us", "lookup")
 			if !out.Tried || out.Said != nil {

@@ -317,7 +317,7 @@ func (t *turn) learn(out Outcome, ours ...string) Outcome {
 	}
 	switch out.rest {
 	case theMailbox:
-		out.NotBefore = t.d.pauseMailbox(t.mailbox, t.at.operator, out.Said)
+		out.NotBefore = t.d.pauseMailbox(t.mailbox, out.Said)
 	case theDestination:
 		out.NotBefore = t.d.pauseOperator(t.at.operator, out.Said)
 	}

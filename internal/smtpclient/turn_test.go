@@ -1,8 +1,10 @@
 package smtpclient
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -177,6 +179,11 @@ func TestOtherHosts(t *testing.T) {
 		t.Errorf("then %q, %+v", host, held)
 	}
 	done(limited, turn)
+	if turn := p.begin("x@example.org", "c.test", "C.test", "c.test"); len(turn.left) != 1 {
+		t.Errorf("c.test is %d hosts", len(turn.left))
+	} else {
+		turn.end()
+	}
 	if turn = p.at("x@example.org", "a.test", "b.test"); turn == nil || turn.at.name != "b.test" {
 		t.Errorf("a.test is paused: %+v", turn)
 	}
@@ -220,6 +227,19 @@ func TestWaiting(t *testing.T) {
 		if !slices.IsSorted(order) || len(order) != 5 {
 			t.Errorf("order %v", order)
 		}
+		// Who goes on to the next host makes room at the last.
+		first = p.at("x@example.org", "a.test", "b.test")
+		waiter := p.begin("x@example.org", "a.test")
+		wg.Go(func() {
+			if _, held := waiter.next(t.Context(), time.Minute); held != nil {
+				t.Errorf("%+v", held)
+			}
+		})
+		synctest.Wait()
+		first.next(t.Context(), 0)
+		wg.Wait()
+		waiter.end()
+		first.end()
 		// A pause sends those away who wait.
 		first = p.at("x@example.org", "a.test")
 		for range 5 {
@@ -257,7 +277,11 @@ func TestBreaker(t *testing.T) {
 			}
 			flight[0].end()
 			time.Sleep(time.Minute)
-			for _, late := range flight[1:] { // those on their way hear the same
+			for n, late := range flight[1:] { // those on their way hear the same, or are still served
+				if n == 0 {
+					done(delivered, late)
+					continue
+				}
 				if d := time.Until(late.learn(limited).NotBefore); d != length-time.Minute {
 					t.Errorf("limit %d, heard again: %v", i, d)
 				}
@@ -300,6 +324,10 @@ func TestBreaker(t *testing.T) {
 		}
 		done(Outcome{}, flight...)
 		time.Sleep(pauseMemory)
+		if flight = p.fill(a, b); len(flight) != 10 {
+			t.Errorf("%d connections when all is forgotten", len(flight))
+		}
+		done(Outcome{}, flight...)
 		if d := time.Until(p.at("x@example.org", a).learn(limited).NotBefore); d != shortestPause {
 			t.Errorf("long after: %v", d)
 		}
@@ -363,6 +391,29 @@ func TestPace(t *testing.T) {
 		time.Sleep(shortestPause)
 		bounded("joe@example.org")
 		free("ann@example.org")
+		began := time.Now()
+		for range 4 { // one after another
+			turn := p.begin("joe@example.org", "a.test")
+			turn.next(t.Context(), 0)
+			done(delivered, turn)
+		}
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("four messages in %v", took)
+		}
+		// A message that has left its host counts until its end.
+		one, two := p.begin("joe@example.org", "a.test"), p.begin("joe@example.org", "a.test")
+		one.next(t.Context(), 0)
+		two.next(t.Context(), 0)
+		p.mu.Lock()
+		one.leave(time.Now())
+		p.mu.Unlock()
+		third := p.begin("joe@example.org", "a.test")
+		time.AfterFunc(time.Minute, one.end)
+		began = time.Now()
+		if _, held := third.next(t.Context(), 0); held != nil || time.Since(began) != time.Minute {
+			t.Errorf("the third after %v: %+v", time.Since(began), held)
+		}
+		done(Outcome{}, two, third)
 		time.Sleep(pauseMemory)
 		free("joe@example.org")
 
@@ -403,6 +454,9 @@ func TestKeptPauses(t *testing.T) {
 	}
 	if want := []string{"late.test -1 2 ", "open.test 1 3 421 4.7.28 yours", "wrong-clock.test 4 1 "}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+	if n := len(p.operators); n != 3 {
+		t.Errorf("%d operators are known", n)
 	}
 	if p.at("x@example.org", "mx.open.test") != nil || len(p.fill("mx.late.test")) != 1 {
 		t.Error("kept pauses do not count")
@@ -453,4 +507,38 @@ func TestOperatorOf(t *testing.T) {
 			t.Errorf("%s: %q, want %q", host, got, want)
 		}
 	}
+}
+
+// TestSpokenWhileTaken: a peer that speaks just when its connection is taken for
+// the next message is heard before that is sent.
+func TestSpokenWhileTaken(t *testing.T) {
+	p := newParty(t, nil)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	tcp, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	turn := p.at("x@example.org", "a.test")
+	turn.keep(&conn{tcp: tcp, stream: tcp, r: bufio.NewReader(tcp), commit: func() {}})
+	reused := make(chan *conn)
+	p.mu.Lock() // who asks for it first has it first
+	go func() { reused <- turn.reuse(connKey{}) }()
+	time.Sleep(20 * time.Millisecond)
+	peer.Write([]byte("421 bye\r\n"))
+	time.Sleep(20 * time.Millisecond)
+	p.mu.Unlock()
+	if c := <-reused; c != nil {
+		t.Error("taken all the same")
+	}
+	turn.end()
+	p.Close()
 }
