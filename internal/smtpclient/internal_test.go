@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -15,6 +16,26 @@ import (
 
 	"onward/internal/reply"
 )
+
+func TestThisMachine(t *testing.T) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range all {
+		if ip := netip.MustParsePrefix(a.String()).Addr(); !thisMachine(ip) {
+			t.Errorf("%v is not this machine", ip)
+		}
+	}
+	for _, s := range []string{"203.0.113.77", "2001:db8::1", "0.0.0.0"} {
+		if thisMachine(netip.MustParseAddr(s)) {
+			t.Errorf("%s is this machine", s)
+		}
+	}
+	if !thisMachine(netip.MustParseAddr("127.0.0.9")) || !thisMachine(netip.MustParseAddr("::1")) {
+		t.Error("loopback is not this machine")
+	}
+}
 
 // unstuff is the judge of stuff, written the other way round: line by line.
 func unstuff(wire []byte) (message []byte, ok bool) {
