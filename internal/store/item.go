@@ -26,9 +26,10 @@ var (
 type Kind string
 
 const (
-	Mail   Kind = "mail"
-	Report Kind = "report" // a DSN of ours
-	Notice Kind = "notice" // to the postmaster
+	Mail      Kind = "mail"
+	Report    Kind = "report"     // a DSN of ours
+	Notice    Kind = "notice"     // to the postmaster
+	TLSReport Kind = "tls report" // of ours, on how TLS went (RFC 8460); wants none itself
 )
 
 // A State is whether an item is tried again.
