@@ -22,8 +22,9 @@ type clients struct {
 
 type usage struct {
 	sessions    int
-	connections int // in this window
-	messages    int // in this window
+	connections int   // in this window
+	messages    int   // in this window
+	octets      int64 // of them
 }
 
 func newClients() *clients {
@@ -46,7 +47,7 @@ func (cs *clients) enter(c *conn, now time.Time, limits config.Limits) *reply.Re
 		return reply.New(421, "4.3.2", "too many connections, please come back later")
 	case over(u.sessions+1, limits.ClientSessions):
 		return reply.New(421, "4.7.0", "too many connections from your address")
-	case over(u.connections, limits.ClientConnectionsPerMinute):
+	case !many(c.client) && over(u.connections, limits.ClientConnectionsPerMinute):
 		return reply.New(421, "4.7.0", "too many connections a minute from your address")
 	}
 	u.sessions++
@@ -69,10 +70,30 @@ func (cs *clients) message(client netip.Addr, now time.Time, limits config.Limit
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	u := cs.of(clientKey(client), now)
-	if u.messages++; over(u.messages, limits.ClientMessagesPerMinute) {
+	u.messages++
+	switch {
+	case many(client):
+		return nil
+	case over(u.messages, limits.ClientMessagesPerMinute):
 		return reply.New(451, "4.7.0", "too many messages a minute from your address, please try again later")
+	case over64(u.octets, limits.ClientSizePerMinute):
+		return reply.New(451, "4.7.0", "too much mail a minute from your address, please try again later")
 	}
 	return nil
+}
+
+// took counts the octets of a message that came.
+func (cs *clients) took(client netip.Addr, now time.Time, octets int64) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.of(clientKey(client), now).octets += octets
+}
+
+// many reports whether an address stands for many clients that are hidden from us,
+// or is this machine (DESIGN.md 9.11): what a client may do in a minute would be
+// for all of them together.
+func many(client netip.Addr) bool {
+	return client.IsLoopback() || client.IsPrivate() || client.IsLinkLocalUnicast()
 }
 
 // of returns the counts of a client in the present window.
@@ -80,7 +101,7 @@ func (cs *clients) of(key netip.Prefix, now time.Time) *usage {
 	if now.Sub(cs.window) >= time.Minute {
 		cs.window = now
 		for k, u := range cs.usage {
-			if u.connections, u.messages = 0, 0; u.sessions == 0 {
+			if u.connections, u.messages, u.octets = 0, 0, 0; u.sessions == 0 {
 				delete(cs.usage, k)
 			}
 		}
@@ -129,3 +150,5 @@ func clientKey(ip netip.Addr) netip.Prefix {
 }
 
 func over(n, limit int) bool { return limit > 0 && n > limit }
+
+func over64(n, limit int64) bool { return limit > 0 && n > limit }

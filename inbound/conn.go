@@ -2,6 +2,7 @@ package inbound
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -15,10 +16,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"onward/internal/dnsbl"
 	"onward/internal/reply"
 )
 
-// Limits of RELIABILITY.md 5 that have no key in the configuration.
+// Limits of RELIABILITY.md 5 that have no key in the configuration, and those of
+// a Policy that does not say.
 const (
 	maxCommandLine = 2048
 	maxErrors      = 10 // refused commands in one session
@@ -65,9 +68,11 @@ type conn struct {
 	ours string // replaces said when that is positive
 	out  []byte // replies on their way to the wire
 
-	command  command // the one go-smtp is handling
-	helo     string  // the client's name; empty before EHLO and after STARTTLS
-	esmtp    bool    // it said EHLO
+	listing  chan dnsbl.Finding // what DNS lists say of the client; nil before the first MAIL
+	found    dnsbl.Finding      // what came of it
+	command  command            // the one go-smtp is handling
+	helo     string             // the client's name; empty before EHLO and after STARTTLS
+	esmtp    bool               // it said EHLO
 	tx       *transaction
 	errors   int
 	junk     int // commands since the last message that lead nowhere
@@ -133,7 +138,7 @@ func (c *conn) answer(r *reply.Reply) { c.say(r.String()+"\r\n", true) }
 func (c *conn) say(lines string, counts bool) {
 	c.out = append(c.out, lines...)
 	if lines[0] == '5' && counts {
-		if c.errors++; c.errors >= maxErrors {
+		if c.errors++; c.errors >= c.server.patienceWithErrors() {
 			c.out = append(c.out, "421 4.7.0 too many errors, closing\r\n"...)
 			c.closing = true
 		}
@@ -167,7 +172,8 @@ func (c *conn) readLine() (string, error) {
 		if c.closing {
 			return "", net.ErrClosed
 		}
-		if i := bytes.IndexByte(c.rest, '\n'); i >= 0 && i < maxCommandLine {
+		longest := min(cmp.Or(c.server.Policy().Limits.CommandLine, maxCommandLine), maxCommandLine)
+		if i := bytes.IndexByte(c.rest, '\n'); i >= 0 && i < longest {
 			line := string(c.rest[:i+1])
 			c.rest = c.rest[i+1:]
 			text, ok := strings.CutSuffix(line, "\r\n")
@@ -176,7 +182,7 @@ func (c *conn) readLine() (string, error) {
 			}
 			return text, nil
 		}
-		if len(c.rest) >= maxCommandLine {
+		if len(c.rest) >= longest {
 			return "", errLineTooLong
 		}
 		if err := c.fill(c.server.patience()); err != nil {
@@ -199,7 +205,7 @@ func (c *conn) fill(patience time.Duration) error {
 
 // readWire reads what has arrived, waiting until deadline at the latest.
 func (c *conn) readWire(p []byte, deadline time.Time) (int, error) {
-	if end := c.since.Add(sessionTimeout); deadline.After(end) {
+	if end := c.since.Add(cmp.Or(c.server.Policy().Limits.SessionTime, sessionTimeout)); deadline.After(end) {
 		deadline = end
 	}
 	c.raw.SetReadDeadline(deadline)
@@ -272,10 +278,10 @@ func (c *conn) Close() error {
 		}
 		c.heard(c.hears(c.unheard)())
 		c.server.clients.leave(c) // before the client can know and come again
-		if tcp, ok := c.wire.(*net.TCPConn); ok && !c.quit {
-			tcp.CloseWrite()
-			tcp.SetReadDeadline(time.Now().Add(lingerTimeout))
-			io.CopyN(io.Discard, tcp, lingerOctets)
+		if half, ok := c.raw.(interface{ CloseWrite() error }); ok && c.tlsState() == nil && !c.quit {
+			half.CloseWrite()
+			c.raw.SetReadDeadline(time.Now().Add(lingerTimeout))
+			io.CopyN(io.Discard, c.raw, lingerOctets)
 		}
 		err = c.wire.Close()
 	})

@@ -5,15 +5,15 @@ import (
 	"sync"
 	"time"
 
+	"onward/internal/config"
 	"onward/internal/message"
 	"onward/internal/reply"
 )
 
 // The pace of a message (RELIABILITY 74, DEPENDENCIES.md A1): whoever falls
-// below minRate on average, after a grace time, is cut off; so is a sender
+// below the rate of the limits on average, after a grace time, is cut off; so is a sender
 // that stands still for blockTimeout (RFC 5321 4.5.3.2.5).
 const (
-	minRate      = 500 // octets a second
 	graceTime    = time.Minute
 	blockTimeout = 3 * time.Minute
 	blockSize    = 32 << 10
@@ -27,14 +27,14 @@ var blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
 //
 // A *reply.Reply is the answer to the whole message, and the connection goes
 // on unless the message was far too large. Any other error ends it.
-func (c *conn) receive(buffer *message.Buffer, limit int64) error {
+func (c *conn) receive(buffer *message.Buffer, limits config.Limits) error {
 	c.settle() // go-smtp's 354
 	if err := c.flush(); err != nil {
 		return err
 	}
 	block := blocks.Get().(*[blockSize]byte)
 	defer blocks.Put(block)
-	r := &dataReader{buffer: buffer, limit: limit, lineStart: true}
+	r := &dataReader{buffer: buffer, limit: limits.Message, lineStart: true, reserve: c.server.reserve(limits.InFlight)}
 	have := copy(block[:], c.rest)
 	for began := time.Now(); ; {
 		used := r.take(block[:have], have == len(block))
@@ -42,7 +42,7 @@ func (c *conn) receive(buffer *message.Buffer, limit int64) error {
 		if r.ended || r.hopeless() {
 			break
 		}
-		n, err := c.readWire(block[have:], paceDeadline(began, r.size))
+		n, err := c.readWire(block[have:], paceDeadline(began, r.size, limits.DataRate))
 		if err != nil {
 			return err
 		}
@@ -55,13 +55,16 @@ func (c *conn) receive(buffer *message.Buffer, limit int64) error {
 }
 
 // paceDeadline is the moment at which a sender of size octets since began has
-// become too slow.
-func paceDeadline(began time.Time, size int64) time.Time {
-	onAverage := began.Add(graceTime + time.Duration(size/minRate)*time.Second)
-	if standing := time.Now().Add(blockTimeout); standing.Before(onAverage) {
+// become too slow for a rate in octets a second; 0 is none.
+func paceDeadline(began time.Time, size, rate int64) time.Time {
+	standing := time.Now().Add(blockTimeout)
+	if rate == 0 {
 		return standing
 	}
-	return onAverage
+	if onAverage := began.Add(graceTime + time.Duration(size/rate)*time.Second); onAverage.Before(standing) {
+		return onAverage
+	}
+	return standing
 }
 
 // A dataReader is the state of one message between two reads: whole lines are
@@ -69,6 +72,7 @@ func paceDeadline(began time.Time, size int64) time.Time {
 type dataReader struct {
 	buffer    *message.Buffer
 	limit     int64
+	reserve   func(octets int) error // room for what is kept
 	size      int64
 	lineStart bool // the last line ended in CR LF, or there was none
 	bare      bool // a CR or LF stood alone, or a NUL could hide a dot
@@ -134,7 +138,9 @@ func (r *dataReader) store(p []byte) {
 	if len(p) == 0 || r.bare || r.trouble != nil || r.limit > 0 && r.size > r.limit {
 		return
 	}
-	_, r.trouble = r.buffer.Write(p)
+	if r.trouble = r.reserve(len(p)); r.trouble == nil {
+		_, r.trouble = r.buffer.Write(p)
+	}
 }
 
 // hopeless reports whether the message is so far over the limit that reading
@@ -151,7 +157,11 @@ func (r *dataReader) verdict() error {
 	case r.limit > 0 && r.size > r.limit:
 		return errTooLarge(r.limit)
 	case r.trouble != nil: // disk full and the like (RELIABILITY 70)
-		return &reply.Reply{Code: 452, Status: "4.3.1", Text: "no room for the message now, please try again later", Err: r.trouble}
+		return errNoRoom(r.trouble)
 	}
 	return nil
+}
+
+func errNoRoom(err error) *reply.Reply {
+	return &reply.Reply{Code: 452, Status: "4.3.1", Text: "no room for the message now, please try again later", Err: err}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"onward/internal/address"
 	"onward/internal/message"
@@ -47,7 +48,7 @@ func TestDataPieces(t *testing.T) {
 	const wire, want = "x: y\r\n\r\n..a\r\n\r\n..\r\nb\r\n.\r\n", "x: y\r\n\r\n.a\r\n\r\n.\r\nb\r\n"
 	for piece := 1; piece < len(wire); piece++ {
 		buffer := message.NewBuffer(t.TempDir())
-		r := &dataReader{buffer: buffer, lineStart: true}
+		r := &dataReader{reserve: anyRoom, buffer: buffer, lineStart: true}
 		block := make([]byte, 8) // smaller than the message, so lines are cut too
 		have, sent := 0, 0
 		for !r.ended {
@@ -213,7 +214,7 @@ func FuzzData(f *testing.F) {
 	f.Fuzz(func(t *testing.T, wire []byte, piece uint8) {
 		buffer := message.NewBuffer(t.TempDir())
 		defer buffer.Close()
-		r := &dataReader{buffer: buffer, lineStart: true}
+		r := &dataReader{reserve: anyRoom, buffer: buffer, lineStart: true}
 		block := make([]byte, 16)
 		have, sent := 0, 0
 		for !r.ended && (sent < len(wire)) {
@@ -250,4 +251,29 @@ func FuzzData(f *testing.F) {
 			t.Fatalf("%q: got %q, want %q", wire, got, want)
 		}
 	})
+}
+
+// anyRoom is there for any message.
+func anyRoom(int) error { return nil }
+
+// TestInFlight holds that all messages together have so much room, that who does
+// not get any hears 452, and that the room is given back (RELIABILITY 70, 73).
+func TestInFlight(t *testing.T) {
+	h := open(t, func(p *Policy) { p.Limits.InFlight = 3000 })
+	text := strings.Repeat("x: y\r\n", 300) // 1800 octets
+	waiting := h.dial()
+	waiting.begin()
+	waiting.send(text)
+	for h.server.inFlight.Load() < 1800 {
+		time.Sleep(time.Millisecond)
+	}
+	c := h.dial()
+	c.begin()
+	c.say(text+".", "452 4.3.1")
+	c.say("MAIL FROM:<a@b.example> SIZE=2000", "452 4.3.1")
+	c.envelope()
+	c.say("x: y\r\n.", "250")
+	waiting.say(".", "250")
+	c.envelope()
+	c.say(text+".", "250")
 }

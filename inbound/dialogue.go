@@ -100,7 +100,7 @@ func (c *conn) startTLS() error {
 		return err
 	}
 	secure := tls.Server(c.raw, c.server.Policy().TLS)
-	c.raw.SetDeadline(time.Now().Add(commandTimeout))
+	c.raw.SetDeadline(time.Now().Add(c.server.patience()))
 	if c.draining.Load() { // after the deadline is set: see interrupt
 		return errDraining
 	}
@@ -126,6 +126,8 @@ func (c *conn) mail(cmd command) error {
 		return reply.New(503, "5.5.1", "a message is already begun") // DEPENDENCIES.md B1
 	case limits.Message > 0 && cmd.size > limits.Message:
 		return errTooLarge(limits.Message)
+	case over64(c.server.inFlight.Load()+cmd.size, limits.InFlight):
+		return errNoRoom(nil)
 	case limits.Messages > 0 && c.messages >= limits.Messages:
 		return reply.New(421, "4.7.0", "%d messages are enough for one connection, please connect again", c.messages)
 	}

@@ -1,7 +1,7 @@
 package inbound
 
 import (
-	"net"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +30,7 @@ func (c *conn) acknowledged() bool {
 // tcpInfo asks the kernel about the connection; ok is false for what is no TCP,
 // or closed on our side.
 func (c *conn) tcpInfo() (info unix.TCPInfo, ok bool) {
-	tcp, isTCP := c.raw.(*net.TCPConn)
+	tcp, isTCP := c.raw.(syscall.Conn)
 	if !isTCP {
 		return info, false
 	}

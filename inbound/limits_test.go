@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"net/netip"
+	"onward/internal/config"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -248,20 +250,6 @@ func TestLimits(t *testing.T) {
 		a.closed()
 		h.honest()
 	})
-	t.Run("connections a minute", func(t *testing.T) {
-		h := open(t, func(p *Policy) { p.Limits.ClientConnectionsPerMinute = 2 })
-		h.dial()
-		h.dial()
-		h.connect().expect("421 4.7.0")
-	})
-	t.Run("messages a minute", func(t *testing.T) {
-		h := open(t, func(p *Policy) { p.Limits.ClientMessagesPerMinute = 2 })
-		h.honest()
-		h.honest()
-		c := h.dial()
-		c.say("EHLO c", "250")
-		c.say("MAIL FROM:<a@b.example>", "451 4.7.0")
-	})
 	t.Run("recipients", func(t *testing.T) {
 		h := open(t, func(p *Policy) { p.Limits.Recipients = 2 })
 		c := h.dial()
@@ -320,4 +308,70 @@ func BenchmarkSession(b *testing.B) {
 		ask("MAIL FROM:<a@b.example>\r\nRCPT TO:<me@example.org>\r\nDATA\r\n", 3)
 		ask(message, 1)
 	}
+}
+
+// TestMinuteLimits holds what one client may do in a minute, an IPv6 /64 being
+// one, and that nobody is counted who stands for many (DESIGN.md 9.11).
+func TestMinuteLimits(t *testing.T) {
+	limits := config.Limits{ClientConnectionsPerMinute: 2, ClientMessagesPerMinute: 3, ClientSizePerMinute: 100}
+	now := time.Now()
+	for _, tt := range []struct {
+		clients string
+		counted bool
+	}{
+		{"192.0.2.1", true},
+		{"2001:db8::1 2001:db8::2 2001:db8::3 2001:db8::4", true},
+		{"127.0.0.1", false},
+		{"10.0.0.1", false},
+	} {
+		cs := newClients()
+		all := strings.Fields(tt.clients)
+		client := func(i int) netip.Addr { return netip.MustParseAddr(all[i%len(all)]) }
+		connections, messages := 0, 0
+		for i := range 4 {
+			if cs.enter(&conn{client: client(i)}, now, limits) == nil {
+				connections++
+			}
+			if cs.message(client(i), now, limits) == nil {
+				messages++
+			}
+		}
+		if want := map[bool]int{true: 2, false: 4}[tt.counted]; connections != want {
+			t.Errorf("%s: %d connections", tt.clients, connections)
+		}
+		if want := map[bool]int{true: 3, false: 4}[tt.counted]; messages != want {
+			t.Errorf("%s: %d messages", tt.clients, messages)
+		}
+		later := now.Add(time.Minute)
+		cs.took(client(0), later, 101)
+		if r := cs.message(client(1), later, limits); (r != nil) != tt.counted {
+			t.Errorf("%s: after 101 octets: %v", tt.clients, r)
+		}
+		if r := cs.message(client(0), later.Add(time.Minute), limits); r != nil {
+			t.Errorf("%s: a minute later: %v", tt.clients, r)
+		}
+	}
+}
+
+// TestAliasAndSenderLimits holds how often one alias may be written to in a minute,
+// and how often a domain may write that is who it says.
+func TestAliasAndSenderLimits(t *testing.T) {
+	h := open(t, func(p *Policy) { p.Limits.AliasPerMinute, p.Limits.SenderDomainPerMinute = 3, 2 })
+	send := func(from, to, rcpt, data string) {
+		t.Helper()
+		c := h.dial()
+		c.say("EHLO c", "250")
+		c.say("MAIL FROM:<"+from+">", "250")
+		c.say("RCPT TO:<"+to+">", rcpt)
+		if data != "" {
+			c.say("DATA", "354")
+			c.say("x: y\r\n.", data)
+		}
+	}
+	send("a@b.example", "me@example.org", "250", "250")
+	send("b@b.example", "abuse@example.org", "250", "250")
+	send("c@b.example", "abuse@example.org", "250", "451 4.7.1")
+	send("c@unknown.example", "me@example.org", "250", "250") // whoever that is
+	send("d@unknown.example", "ME@example.org", "250", "250")
+	send("e@unknown.example", "me@example.org", "450 4.2.1", "")
 }

@@ -16,6 +16,7 @@
 package inbound
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -24,6 +25,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -31,13 +33,16 @@ import (
 	"onward/internal/address"
 	"onward/internal/alias"
 	"onward/internal/config"
+	"onward/internal/dnsbl"
 	"onward/internal/journal"
 	"onward/internal/loop"
 	"onward/internal/mailauth"
 	"onward/internal/message"
+	"onward/internal/ratelimit"
 	"onward/internal/reply"
 	"onward/internal/replyaddr"
 	"onward/internal/returnpath"
+	"onward/internal/rspamd"
 )
 
 // An Acceptor finds an owner for a message. Its answer is 2xx when a destination
@@ -64,6 +69,9 @@ type Policy struct {
 	Verifier *mailauth.Verifier
 	Judge    *Judge
 
+	Lists  *dnsbl.Checker // nil: none are asked
+	Rspamd *rspamd.Client // nil: not asked
+
 	AutoReplies bool           // may come back through a return path too
 	Breaks      message.Breaks // where an alias does not say itself
 }
@@ -76,11 +84,14 @@ type Server struct {
 	TempDir  string // for messages too large for memory
 	Log      *slog.Logger
 
-	clients *clients
-	returns budget    // bounces to each return path
-	hidden  hourglass // of the warning about hidden clients
-	smtp    *smtp.Server
-	ctx     context.Context // of the deliveries; ends after the grace time
+	clients  *clients
+	inFlight atomic.Int64 // octets of messages that are here now
+	senders  *ratelimit.Limiter
+	aliases  *ratelimit.Limiter
+	returns  budget    // bounces to each return path
+	hidden   hourglass // of the warning about hidden clients
+	smtp     *smtp.Server
+	ctx      context.Context // of the deliveries; ends after the grace time
 }
 
 // grace is how long a message may take to find its owner after the server was
@@ -95,6 +106,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	defer cancel()
 	s.ctx = deliveries
 	s.clients = newClients()
+	s.senders, s.aliases = ratelimit.New(time.Minute, maxBudgets), ratelimit.New(time.Minute, maxBudgets)
 	s.smtp = smtp.NewServer(smtp.BackendFunc(s.session))
 	s.smtp.MaxLineLength = blockSize // conn has stricter ones (DEPENDENCIES.md B4)
 	s.smtp.Domain = s.Policy().Hostname.String()
@@ -153,7 +165,31 @@ func (s *Server) patience() time.Duration {
 	if s.clients.crowded(s.Policy().Limits.Sessions) {
 		return stressTimeout
 	}
-	return commandTimeout
+	return cmp.Or(s.Policy().Limits.CommandTimeout, commandTimeout)
+}
+
+// patienceWithErrors is how many refused commands end a session: one when
+// sessions are scarce.
+func (s *Server) patienceWithErrors() int {
+	if s.clients.crowded(s.Policy().Limits.Sessions) {
+		return 1
+	}
+	return cmp.Or(s.Policy().Limits.Errors, maxErrors)
+}
+
+// errCrowded means that all messages together are at their limit.
+var errCrowded = errors.New("limits.in_flight: too much mail at the same moment")
+
+// reserve returns what makes room for octets of one message; 0 is no limit. The
+// room is given back when the message is answered.
+func (s *Server) reserve(limit int64) func(octets int) error {
+	return func(octets int) error {
+		if now := s.inFlight.Add(int64(octets)); over64(now, limit) {
+			s.inFlight.Add(-int64(octets))
+			return errCrowded
+		}
+		return nil
+	}
 }
 
 // A listener accepts connections and guards them.

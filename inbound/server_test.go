@@ -116,7 +116,7 @@ func testPolicy(t testing.TB) *Policy {
 	}
 	return &Policy{
 		Hostname: cfg.Hostname,
-		Limits:   config.Limits{Message: 1 << 20, Recipients: 100, Messages: 100, Sessions: 1000, ClientSessions: 50, Hops: 50},
+		Limits:   config.Limits{Message: 1 << 20, Recipients: 100, Messages: 100, Sessions: 1000, ClientSessions: 50, Hops: 50, DataRate: 500},
 		TLS:      testTLS(t),
 		Aliases:  table,
 		Returns:  returns,

@@ -14,6 +14,7 @@ import (
 	"onward/internal/alias"
 	"onward/internal/mailauth"
 	"onward/internal/mailauth/authres"
+	"onward/internal/mailauth/dmarc"
 	"onward/internal/mailauth/spf"
 	"onward/internal/message"
 	"onward/internal/reply"
@@ -64,6 +65,7 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 	}
 	c.messages++
 	c.junk = 0
+	c.askLists()
 	c.tx = &transaction{
 		policy:  c.server.Policy(),
 		id:      message.NewID(now),
@@ -109,8 +111,16 @@ func (s *session) recipient(tx *transaction, to address.Mailbox) (message.Recipi
 	if err != nil {
 		return message.Recipient{}, err
 	}
-	if !match.Admits(tx.from.Mailbox) {
+	switch {
+	case !match.Admits(tx.from.Mailbox):
 		return message.Recipient{}, reply.New(550, "5.7.1", "<%s>: does not take mail from you", to)
+	case !s.c.server.aliases.Allow(to.Fold().String(), p.Limits.AliasPerMinute, tx.arrived):
+		return message.Recipient{}, reply.New(450, "4.2.1", "<%s>: too many messages a minute, please try again later", to)
+	}
+	if match.Alias != nil { // postmaster and abuse take mail from anybody (RFC 5321 4.5.1)
+		if r := s.c.listed(); r != nil {
+			return message.Recipient{}, r
+		}
 	}
 	return tx.forAlias(to, match), nil
 }
@@ -185,7 +195,9 @@ func (s *session) Data(end io.Reader) error {
 	c, tx := s.c, s.c.tx
 	buffer := message.NewBuffer(c.server.TempDir)
 	defer buffer.Close()
-	err := c.receive(buffer, tx.policy.Limits.Message)
+	defer func() { c.server.inFlight.Add(-buffer.Size()) }()
+	err := c.receive(buffer, tx.policy.Limits)
+	c.server.clients.took(c.client, time.Now(), buffer.Size())
 	if _, whole := err.(*reply.Reply); err != nil && !whole {
 		c.end(err)
 		return err // heard by nobody
@@ -224,6 +236,9 @@ func (s *session) accept(tx *transaction, buffer *message.Buffer, found *finding
 	if err != nil {
 		return headerReply(err)
 	}
+	if limits := tx.policy.Limits; over64(int64(len(msg.Header())), limits.HeaderSize) || over(len(msg.Fields()), limits.HeaderFields) {
+		return headerReply(message.ErrHeaderTooLarge)
+	}
 	found.subject = subject(msg)
 	if err := checkForm(tx, msg); err != nil {
 		return err
@@ -241,18 +256,39 @@ func (s *session) accept(tx *transaction, buffer *message.Buffer, found *finding
 	if err := tx.permitAnswers(verdict); err != nil {
 		return err
 	}
-	tx.tag(verdict)
-	answer, queued := s.c.server.Acceptor.Accept(s.c.server.ctx, s.envelope(tx, verdict), verdict, msg.Without(s.forged(tx)))
+	if by := verified(verdict); by != "" && !s.c.server.senders.Allow(by, tx.policy.Limits.SenderDomainPerMinute, tx.arrived) {
+		return reply.New(451, "4.7.1", "too many messages a minute from %s, please try again later", by)
+	}
+	env, junk := s.envelope(tx, verdict), false
+	if spam := tx.policy.Rspamd; spam != nil {
+		opinion := spam.Check(s.c.server.ctx, env, verdict.IPRev.Name, msg)
+		if opinion.Reply != nil {
+			return opinion.Reply
+		}
+		junk = opinion.Junk
+	}
+	if junk || verdict.Doubtful() {
+		tx.tag()
+	}
+	answer, queued := s.c.server.Acceptor.Accept(s.c.server.ctx, env, verdict, msg.Without(s.forged(tx)))
 	found.queued = queued
 	return answer
 }
 
-// tag leads mail whose author is in doubt to user+suspect, where the alias asks
-// for that.
-func (tx *transaction) tag(verdict *mailauth.Verdict) {
-	if !verdict.Doubtful() {
-		return
+// verified is the domain that a message is by, as far as that is sure: nobody can
+// use up the limit of another. It is empty where nothing is.
+func verified(v *mailauth.Verdict) string {
+	switch {
+	case v.DMARC.Result == dmarc.Pass:
+		return v.DMARC.Domain.String()
+	case v.MailFrom.Result == spf.Pass:
+		return v.MailFrom.Domain
 	}
+	return ""
+}
+
+// tag leads mail that is in doubt to user+suspect, where the alias asks for that.
+func (tx *transaction) tag() {
 	for _, recipient := range tx.recipients {
 		for i, to := range recipient.Targets {
 			if recipient.Suspect {

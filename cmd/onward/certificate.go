@@ -1,54 +1,65 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
+	"errors"
 	"fmt"
-	"math/big"
-	"time"
+	"log/slog"
+	"os"
+	"path/filepath"
 
-	"onward/internal/address"
+	"onward/internal/certificate"
 	"onward/internal/config"
 )
 
-// certificate returns the TLS side of the listener: the configured files, or a
-// self-signed certificate, with which senders encrypt but cannot tell who we
-// are. Session tickets are off: with Go's, Microsoft's servers drop the
-// connection (RELIABILITY 16).
-func certificate(cfg *config.Config, selfSigned tls.Certificate) (*tls.Config, error) {
-	cert := selfSigned
-	if cfg.TLS.Cert != "" {
-		var err error
-		if cert, err = tls.LoadX509KeyPair(cfg.TLS.Cert, cfg.TLS.Key); err != nil {
-			return nil, fmt.Errorf("tls.cert %s, tls.key %s: %w; both must be PEM and belong together", cfg.TLS.Cert, cfg.TLS.Key, err)
-		}
+// openCertificate begins to keep the certificate that a configuration asks for.
+func openCertificate(cfg *config.Config, log *slog.Logger) (*certificate.Keeper, error) {
+	settings, err := certificateSettings(cfg)
+	if err != nil {
+		return nil, err
 	}
-	return &tls.Config{
-		Certificates:           []tls.Certificate{cert},
-		MinVersion:             tls.VersionTLS12,
-		SessionTicketsDisabled: true,
-	}, nil
+	settings.Log = log
+	return certificate.Open(settings)
 }
 
-// selfSigned makes a certificate for this run of the daemon.
-func selfSigned(hostname address.Domain) (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// certificateSettings is what a configuration says about the certificate.
+func certificateSettings(cfg *config.Config) (certificate.Settings, error) {
+	s := certificate.Settings{Hostname: cfg.Hostname, Cert: cfg.TLS.Cert, Key: cfg.TLS.Key}
+	if a := cfg.TLS.ACME; a.On {
+		s.ACME = &certificate.ACME{
+			Dir: filepath.Join(cfg.StateDir, "acme"), Email: a.Email, Directory: a.Directory, Challenge: a.Challenge,
+			Listen: a.Listen, DNSServer: a.DNSServer, DNSKey: a.DNSKey,
+		}
+		if a.Roots != "" {
+			text, err := os.ReadFile(a.Roots)
+			if err != nil {
+				return s, fmt.Errorf("tls.acme.roots: %w", err)
+			}
+			s.ACME.Roots = x509.NewCertPool()
+			if !s.ACME.Roots.AppendCertsFromPEM(text) {
+				return s, errors.New("tls.acme.roots holds no certificate in PEM form")
+			}
+		}
+	}
+	return s, nil
+}
+
+// keepCertificate puts another certificate in the place of the one that is kept,
+// when the configuration names other files.
+func (d *daemon) keepCertificate(cfg *config.Config) error {
+	old := d.current.Load()
+	switch {
+	case old == nil || cfg.TLS == old.config.TLS && cfg.Hostname == old.config.Hostname:
+		return nil
+	case cfg.TLS.ACME != old.config.TLS.ACME:
+		d.log.Warn("tls.acme changes at the next start only")
+		return nil
+	}
+	keeper, err := openCertificate(cfg, d.log)
 	if err != nil {
-		return tls.Certificate{}, err
+		return err
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()),
-		Subject:      pkix.Name{CommonName: hostname.String()},
-		DNSNames:     []string{hostname.String()},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().AddDate(10, 0, 0),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
+	d.keeper.Load().Close()
+	d.keeper.Store(keeper)
+	return nil
 }

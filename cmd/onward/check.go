@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
 	"fmt"
 	"os"
 
@@ -63,17 +62,23 @@ func load(cmd *cobra.Command) (*config.Config, *alias.Table, error) {
 // checkFiles looks at what the configuration names, as the daemon will: the
 // certificate and the secrets, unless the daemon has yet to make them.
 func checkFiles(cfg *config.Config) error {
-	if _, err := certificate(cfg, tls.Certificate{}); err != nil {
+	settings, err := certificateSettings(cfg)
+	if err == nil {
+		err = settings.Check()
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := lists(cfg, nil, nil); err != nil {
 		return err
 	}
 	secrets := []string{"not made yet"}
 	if cfg.SRS.SecretFile != "" {
-		var err error
 		if secrets, err = loadSecrets(cfg, cfg.StateDir, false); err != nil {
 			return err
 		}
 	}
-	_, err := returnPaths(cfg, secrets, nil)
+	_, err = returnPaths(cfg, secrets, nil)
 	return err
 }
 

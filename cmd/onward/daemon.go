@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -20,29 +20,37 @@ import (
 	"onward/inbound"
 	"onward/internal/address"
 	"onward/internal/alias"
+	"onward/internal/certificate"
 	"onward/internal/config"
+	"onward/internal/dialguard"
+	"onward/internal/dnsbl"
 	"onward/internal/journal"
+	"onward/internal/listenfd"
 	"onward/internal/loop"
 	"onward/internal/mailauth"
 	"onward/internal/message"
 	"onward/internal/problem"
+	"onward/internal/proxyproto"
 	"onward/internal/queue"
 	"onward/internal/replyaddr"
 	"onward/internal/resolver"
 	"onward/internal/returnpath"
+	"onward/internal/rspamd"
 	"onward/internal/signing"
 	"onward/internal/smtpclient"
+	"onward/internal/tlspolicy"
+	"onward/internal/webclient"
 )
 
 // A daemon is `onward serve` at work.
 type daemon struct {
-	log        *slog.Logger
-	state      *state
-	queue      *queue.Queue
-	selfSigned tls.Certificate
-	lists      inbound.Lists
-	uses       replyaddr.Uses
-	current    atomic.Pointer[running]
+	log     *slog.Logger
+	state   *state
+	queue   *queue.Queue
+	keeper  atomic.Pointer[certificate.Keeper]
+	lists   inbound.Lists
+	uses    replyaddr.Uses
+	current atomic.Pointer[running]
 }
 
 // running is everything that one reading of the configuration decides. It is
@@ -78,11 +86,8 @@ func start(ctx context.Context, cfg *config.Config, table *alias.Table, log *slo
 func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, log *slog.Logger) (*daemon, error) {
 	d := &daemon{log: log}
 	var err error
-	if d.selfSigned, err = selfSigned(cfg.Hostname); err != nil {
-		return nil, err
-	}
-	if cfg.TLS.Cert == "" {
-		log.Warn("no tls.cert in the configuration: using a self-signed certificate")
+	if cfg.TLS.Cert == "" && !cfg.TLS.ACME.On {
+		log.Warn("neither tls.cert nor tls.acme in the configuration: using a self-signed certificate")
 	}
 	limits := func() journal.Limits {
 		if now := d.current.Load(); now != nil {
@@ -93,8 +98,15 @@ func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, log 
 	if d.state, err = openState(ctx, cfg, limits, log); err != nil {
 		return nil, err
 	}
+	keeper, err := openCertificate(cfg, log)
+	if err != nil {
+		d.state.Close()
+		return nil, err
+	}
+	d.keeper.Store(keeper)
 	next, err := d.prepare(cfg, table)
 	if err != nil {
+		keeper.Close()
 		d.state.Close()
 		return nil, err
 	}
@@ -111,13 +123,32 @@ func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, log 
 
 // Close gives up what a daemon holds.
 func (d *daemon) Close() error {
+	d.keeper.Load().Close()
 	d.current.Load().resolver.Close()
 	return d.state.Close()
 }
 
-// listen opens every listening address, or none.
+// notify tells the service manager how we are, when there is one.
+func (d *daemon) notify(state string) {
+	if err := listenfd.Notify(state); err != nil {
+		d.log.Warn("the service manager cannot be told", "state", state, "err", err)
+	}
+}
+
+// listen takes the sockets of the service manager, or else opens every listening
+// address, or none.
 func listen(addrs []string) ([]net.Listener, error) {
 	var listeners []net.Listener
+	given, err := listenfd.Sockets()
+	if err != nil {
+		return nil, err
+	}
+	for _, socket := range given {
+		listeners = append(listeners, socket.Listener)
+	}
+	if len(given) > 0 {
+		return listeners, nil
+	}
 	for _, addr := range addrs {
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
@@ -168,11 +199,16 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, hup <-chan o
 		config.Watch(ctx, cfg.Files[0], cfg, hup, d.reload)
 	})
 	working.Go(func() { d.queue.Run(ctx) })
+	working.Go(func() { d.state.tlsReports.Run(ctx, d.tlsReports) })
+	working.Go(func() { listenfd.Watchdog(ctx, func() bool { return true }) })
 	defer working.Wait()
 	defer cancel()
-	for _, l := range listeners {
+	for i, l := range listeners {
 		d.log.Info("listening", "addr", l.Addr())
+		listeners[i] = proxyproto.Listen(l, d.proxies, d.log)
 	}
+	d.notify("READY=1")
+	context.AfterFunc(ctx, func() { d.notify("STOPPING=1") })
 	err := server.Serve(ctx, listeners...)
 	d.log.Info("stopped")
 	return err
@@ -211,8 +247,7 @@ func logProblem(log *slog.Logger, p problem.Problem) {
 
 // prepare builds what a configuration describes.
 func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, error) {
-	cert, err := certificate(cfg, d.selfSigned)
-	if err != nil {
+	if err := d.keepCertificate(cfg); err != nil {
 		return nil, err
 	}
 	secrets, err := loadSecrets(cfg, d.state.dir, false)
@@ -235,6 +270,14 @@ func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, erro
 	if err != nil {
 		return nil, err
 	}
+	blocklists, err := lists(cfg, dns, d.log)
+	if err != nil {
+		return nil, err
+	}
+	spam, err := spamFilter(cfg, d.log)
+	if err != nil {
+		return nil, err
+	}
 	domains := srsDomains(cfg)
 	book := replyaddr.New(slices.Collect(maps.Values(domains)), d.state.store, &d.uses)
 	r := &running{config: cfg, resolver: dns, signer: signer}
@@ -245,13 +288,15 @@ func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, erro
 	r.policy = &inbound.Policy{
 		Hostname:    cfg.Hostname,
 		Limits:      withinDescriptors(cfg.Limits, d.log),
-		TLS:         cert,
+		TLS:         d.keeper.Load().TLS(),
 		Aliases:     table,
 		Returns:     returns,
 		Replies:     book,
 		Marker:      loop.Marker{Secrets: secrets},
 		Verifier:    &mailauth.Verifier{Resolver: dns, Hostname: cfg.Hostname, Loopback: cfg.Delivery.AllowPrivate},
 		Judge:       inbound.NewJudge(cfg, &d.lists),
+		Lists:       blocklists,
+		Rspamd:      spam,
 		AutoReplies: cfg.SRS.AutoReplies,
 		Breaks:      message.Breaks(cfg.Policy.Breaks),
 	}
@@ -358,7 +403,7 @@ func srsDomains(cfg *config.Config) map[address.Domain]address.Domain {
 // messages that are under way, and holds nothing that must be closed.
 func (d *daemon) resolve(cfg *config.Config) (*resolver.Client, error) {
 	old := d.current.Load()
-	if old != nil && slices.Equal(old.config.DNS.Resolvers, cfg.DNS.Resolvers) && old.config.DNS.Timeout == cfg.DNS.Timeout {
+	if old != nil && slices.Equal(old.config.DNS.Resolvers, cfg.DNS.Resolvers) && old.config.DNS.Timeout == cfg.DNS.Timeout && old.config.DNS.TrustAD == cfg.DNS.TrustAD {
 		return old.resolver, nil
 	}
 	return newResolver(cfg)
@@ -374,7 +419,59 @@ func newResolver(cfg *config.Config) (*resolver.Client, error) {
 			return nil, fmt.Errorf("dns: %w", err)
 		}
 	}
-	return resolver.NewClient(servers, cfg.DNS.Timeout), nil
+	client := resolver.NewClient(servers, cfg.DNS.Timeout)
+	client.TrustAD = cfg.DNS.TrustAD
+	return client, nil
+}
+
+// lists are the DNS lists to ask about clients, or nil without any.
+func lists(cfg *config.Config, dns resolver.Resolver, log *slog.Logger) (*dnsbl.Checker, error) {
+	c := &dnsbl.Checker{Resolver: dns, Timeout: 5 * time.Second, Log: log}
+	for _, kind := range []struct {
+		key   string
+		texts []string
+		list  *[]dnsbl.List
+	}{{"policy.dnsbl", cfg.Policy.DNSBL, &c.Block}, {"policy.dnswl", cfg.Policy.DNSWL, &c.Welcome}} {
+		for _, text := range kind.texts {
+			list, err := dnsbl.ParseList(text)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", kind.key, err)
+			}
+			*kind.list = append(*kind.list, list)
+		}
+	}
+	if len(c.Block) == 0 {
+		return nil, nil
+	}
+	return c, nil
+}
+
+// spamFilter is the rspamd server to ask, or nil without one.
+func spamFilter(cfg *config.Config, log *slog.Logger) (*rspamd.Client, error) {
+	if cfg.Policy.Rspamd == "" {
+		return nil, nil
+	}
+	client, err := rspamd.New(cfg.Policy.Rspamd, cfg.Hostname, log)
+	if err != nil {
+		return nil, fmt.Errorf("policy.rspamd: %w", err)
+	}
+	return client, nil
+}
+
+// web makes the client that fetches policies and posts reports.
+func web(cfg *config.Config, dns resolver.Resolver) *webclient.Client {
+	return &webclient.Client{Resolver: dns, Guard: dialguard.Guard{AllowPrivate: cfg.Delivery.AllowPrivate}}
+}
+
+// proxies are the networks whose connections tell who the client is.
+func (d *daemon) proxies() []netip.Prefix {
+	var networks []netip.Prefix
+	for _, text := range d.current.Load().config.Policy.ProxyProtocolFrom {
+		if network, err := netip.ParsePrefix(text); err == nil { // config has checked them
+			networks = append(networks, network)
+		}
+	}
+	return networks
 }
 
 // withinDescriptors lowers the limit on sessions to what the process may open:
@@ -402,6 +499,7 @@ func (d *daemon) client(cfg *config.Config, dns resolver.Resolver, relay *smtpcl
 		AllowPrivate: cfg.Delivery.AllowPrivate,
 		Source:       cfg.Delivery.Source,
 		Relay:        relay,
+		TLS:          &tlspolicy.Finder{Resolver: dns, Policies: d.state.policies, Web: web(cfg, dns), Port: cfg.Delivery.Port, Report: d.noteTLS},
 		Destinations: d.state.destinations,
 		Limits: smtpclient.Limits{
 			PerDestination:      cfg.Delivery.PerDestination,

@@ -34,6 +34,8 @@ var mayImport = map[string][]string{
 	"github.com/emersion/go-message":   {"internal/dsn"},
 	"github.com/emersion/go-msgauth":   {"internal/signing", "internal/testmail"},
 	"github.com/caddyserver/certmagic": {"internal/certificate"},
+	"github.com/libdns/libdns":         {"internal/certificate"},
+	"go.uber.org/zap":                  {"internal/certificate"},
 	"github.com/emersion/go-smtp":      {"inbound"},
 	"github.com/miekg/dns":             {"internal/resolver", "internal/testmail", "internal/certificate"},
 	"github.com/spf13/cobra":           {"cmd/onward"},

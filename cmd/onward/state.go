@@ -16,6 +16,8 @@ import (
 	"onward/internal/signing"
 	"onward/internal/smtpclient"
 	"onward/internal/store"
+	"onward/internal/tlspolicy/mtasts"
+	"onward/internal/tlsrpt"
 )
 
 // A state is what the daemon keeps between runs: keys, the queue and everything
@@ -27,6 +29,8 @@ type state struct {
 	store        *store.Store
 	journal      *journal.Journal
 	destinations *smtpclient.Destinations
+	policies     *mtasts.Cache
+	tlsReports   *tlsrpt.Collector
 }
 
 // openState takes possession of the state directory. On an error nothing stays
@@ -48,6 +52,12 @@ func openState(ctx context.Context, cfg *config.Config, limits func() journal.Li
 		return nil, fmt.Errorf("state_dir %s: %w", s.dir, err)
 	}
 	if s.destinations, err = smtpclient.NewDestinations(ctx, s.store, log); err != nil {
+		return nil, fmt.Errorf("state_dir %s: %w", s.dir, err)
+	}
+	if s.policies, err = mtasts.Open(filepath.Join(s.dir, "mta-sts"), log); err != nil {
+		return nil, fmt.Errorf("state_dir %s: %w", s.dir, err)
+	}
+	if s.tlsReports, err = tlsrpt.Open(filepath.Join(s.dir, "tls-reports"), log); err != nil {
 		return nil, fmt.Errorf("state_dir %s: %w", s.dir, err)
 	}
 	if err = os.MkdirAll(s.tempDir(), 0o700); err != nil {
@@ -84,6 +94,9 @@ func (s *state) Close() error {
 	var err error
 	if s.destinations != nil {
 		s.destinations.Close()
+	}
+	if s.policies != nil {
+		s.policies.Close()
 	}
 	if s.journal != nil {
 		err = s.journal.Close()

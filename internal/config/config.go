@@ -88,8 +88,8 @@ type Alias struct {
 
 // TLS is the certificate of the listener. Neither files nor acme: self-signed.
 type TLS struct {
-	Cert string `yaml:"cert" is:"file" default:"self-signed" example:"/etc/onward/cert.pem" doc:"The certificate chain in PEM form; needs tls.key."`
-	Key  string `yaml:"key" is:"file" default:"self-signed" example:"/etc/onward/key.pem" doc:"The private key in PEM form; needs tls.cert."`
+	Cert string `yaml:"cert" is:"certificate" default:"self-signed" example:"/etc/onward/cert.pem" doc:"The certificate chain in PEM form; needs tls.key."`
+	Key  string `yaml:"key" is:"certificate" default:"self-signed" example:"/etc/onward/key.pem" doc:"The private key in PEM form; needs tls.cert."`
 	ACME ACME   `yaml:"acme" doc:"A certificate from Let's Encrypt or another ACME authority, obtained and renewed without you; in place of tls.cert."`
 }
 

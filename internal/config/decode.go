@@ -137,15 +137,17 @@ func (s *source) items(n *yaml.Node, name string, f *field) []*yaml.Node {
 // resolve makes a path absolute, starting from the directory of the file it
 // stands in, and checks that a file which must exist can be read.
 func (s *source) resolve(n *yaml.Node, p any, name string, f *field) {
-	if f.is != "path" && f.is != "file" {
+	if f.is != "path" && f.is != "file" && f.is != "certificate" {
 		return
 	}
 	path := p.(*string)
 	*path = s.absolute(*path)
-	if f.is != "file" {
+	switch f.is {
+	case "path":
 		return
+	case "file": // a certificate is watched by who uses it
+		s.watch(*path)
 	}
-	s.watch(*path)
 	if err := readable(*path); err != nil {
 		s.at(n, "%s: %s %v", name, *path, err)
 	}

@@ -100,8 +100,8 @@ func (f *field) typeText() string {
 	switch {
 	case f.enum != nil:
 		return strings.Join(f.enum, ", ")
-	case f.is == "path" || f.is == "file":
-		return f.is
+	case f.is == "path" || f.is == "file" || f.is == "certificate":
+		return "file"
 	}
 	return "text"
 }
@@ -110,7 +110,7 @@ func (f *field) typeText() string {
 func TestExamples(t *testing.T) {
 	for _, sec := range sections {
 		for _, f := range sec.fields {
-			if f.typ == nil || f.is == "file" || f.key == "include" || sections[f.typ] != nil {
+			if f.typ == nil || f.is == "file" || f.is == "certificate" || f.key == "include" || sections[f.typ] != nil {
 				continue // these need files, or have no example
 			}
 			line := fmt.Sprintf("%s: %s", f.key, f.example)

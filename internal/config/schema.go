@@ -78,6 +78,9 @@ func (f *field) typeSchema() object {
 		return sec.schema()
 	}
 	text := object{"type": "string", "minLength": 1}
+	if f.is == "url" {
+		text = object{"type": "string"}
+	}
 	switch reflect.Zero(f.typ).Interface().(type) {
 	case []*Domain:
 		return object{"type": "object", "additionalProperties": object{"$ref": "#/$defs/domain"}}

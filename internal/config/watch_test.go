@@ -104,9 +104,6 @@ func TestWatch(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, func(c *Config) bool { return c.Domains[1].Name == "linked2.example" }},
-		{"certificate", func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "cert.pem"), "22")
-		}, func(*Config) bool { return true }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -101,6 +101,7 @@ func (a *attempt) deliver(ctx context.Context) {
 		Size:     a.item.Size,
 		EightBit: a.item.EightBit,
 		UTF8:     a.item.UTF8,
+		AnyTLS:   a.item.Kind == store.TLSReport, // it may be about why there is none
 		Open: func() io.Reader {
 			return io.MultiReader(bytes.NewReader(a.header), &guarded{a: a, r: a.Store.Rest(ctx, a.item)})
 		},

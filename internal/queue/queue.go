@@ -132,7 +132,7 @@ func (q *Queue) Add(ctx context.Context, rest io.Reader, items []*store.Item) er
 }
 
 func lifetime(k store.Kind) time.Duration {
-	if k == store.Report || k == store.Notice {
+	if k != store.Mail {
 		return reportLifetime
 	}
 	return mailLifetime
