@@ -86,9 +86,6 @@ func start(ctx context.Context, cfg *config.Config, table *alias.Table, log *slo
 func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, log *slog.Logger) (*daemon, error) {
 	d := &daemon{log: log}
 	var err error
-	if cfg.TLS.Cert == "" && !cfg.TLS.ACME.On {
-		log.Warn("neither tls.cert nor tls.acme in the configuration: using a self-signed certificate")
-	}
 	limits := func() journal.Limits {
 		if now := d.current.Load(); now != nil {
 			cfg = now.config

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -24,18 +25,22 @@ type explainFlags struct {
 func explainCommand() *cobra.Command {
 	var f explainFlags
 	cmd := &cobra.Command{
-		Use:   "explain FILE",
+		Use:   "explain FILE|ID",
 		Short: "Explain step by step what a message proves about its sender",
 		Long: `Explain step by step what a message proves about its sender: SPF, DKIM, ARC,
 DMARC, what this server would decide, and how the message would go on. FILE is
 the message as it arrived, "-" reads standard input.
 
+With the ID of a message that this server has had, or the beginning of one, tell
+what was found about it, what was decided, and what its destinations said.
+
 With --domain, read what a domain publishes (SPF, DMARC and DKIM keys), explain
 it field by field, and name mistakes.
 
-Neither needs a configuration. With one, its hostname, policy, aliases and DNS
+Files and domains need no configuration. With one, its hostname, policy, aliases and DNS
 servers are used. Nothing is sent but DNS queries, with --zone not even those.`,
 		Example: `  onward explain message.eml --ip 192.0.2.1 --helo mx.example.com --from ada@example.com
+  onward explain 01KDZ8T3X5
   onward explain - --ip 192.0.2.1 --json < message.eml
   onward explain --domain example.com --selector s1`,
 		RunE: action(func(cmd *cobra.Command, args []string) error {
@@ -78,7 +83,19 @@ func explain(cmd *cobra.Command, f explainFlags, args []string) error {
 	if f.domain != "" {
 		return explainDomain(cmd, f, dns)
 	}
+	if isMessageID(args[0]) {
+		return showStory(cmd, site.config, args[0], f.json)
+	}
 	return explainMessage(cmd, f, site, dns, args[0])
+}
+
+// isMessageID reports whether an operand is the id of a message, or the beginning
+// of one that says more than its century, and no file.
+func isMessageID(operand string) bool {
+	if _, err := os.Stat(operand); err == nil || len(operand) < 8 || len(operand) > 26 {
+		return false
+	}
+	return strings.Trim(strings.ToUpper(operand), "0123456789ABCDEFGHJKMNPQRSTVWXYZ") == ""
 }
 
 // explainDomain reads what a domain publishes and prints it.

@@ -114,7 +114,7 @@ func (s *screen) verdict(v *journal.Verdict) {
 		s.entry(labelWidth, label, "none", "")
 	}
 	s.entry(labelWidth, "ARC", v.ARC, "")
-	s.entry(labelWidth, "DMARC", v.DMARC, v.Author+", policy "+cmp.Or(v.Policy, "none published"))
+	s.entry(labelWidth, "DMARC", v.DMARC, cmp.Or(v.Author, "no single author")+", policy "+cmp.Or(v.Policy, "none published"))
 	s.entry(labelWidth, "decision", "", v.Why)
 }
 
