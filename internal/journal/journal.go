@@ -49,7 +49,8 @@ type Journal struct {
 
 	mu      sync.Mutex
 	waiting []Entry
-	lost    int // since the log last said so
+	lost    int   // since the log last said so
+	allLost int64 // since the start
 
 	wake   chan struct{} // holds one: something waits
 	closed chan struct{}
@@ -80,6 +81,7 @@ func (j *Journal) Record(e Entry) {
 		j.waiting = append(j.waiting, e)
 	} else {
 		j.lost++
+		j.allLost++
 	}
 	first := len(j.waiting) == 1
 	j.mu.Unlock()
@@ -89,6 +91,16 @@ func (j *Journal) Record(e Entry) {
 		default:
 		}
 	}
+}
+
+// Lost returns how many entries found no room since the start.
+func (j *Journal) Lost() int64 {
+	if j == nil {
+		return 0
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.allLost
 }
 
 // Close writes what is waiting and closes the database. What cannot be written

@@ -424,8 +424,8 @@ func TestNobodyWaits(t *testing.T) {
 	var lost int
 	_, rest, _ := strings.Cut(log.String(), "lost=")
 	fmt.Sscan(rest, &lost)
-	if len(events)+lost != more || lost == 0 {
-		t.Errorf("%d events and %d lost, of %d", len(events), lost, more)
+	if len(events)+lost != more || lost == 0 || j.Lost() != int64(lost) {
+		t.Errorf("%d events, %d lost in the log and %d counted, of %d", len(events), lost, j.Lost(), more)
 	}
 }
 
@@ -443,6 +443,9 @@ func TestNilJournal(t *testing.T) {
 	var j *journal.Journal
 	j.Record(event("A", "ann@dest.example", journal.Delivered, fine))
 	must(t, j.Close())
+	if n := j.Lost(); n != 0 {
+		t.Errorf("lost %d", n)
+	}
 }
 
 // TestMode: the journal says who writes to whom.

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -15,7 +16,7 @@ import (
 type Filter struct {
 	Since, Until time.Time // the latter is excluded
 	From, To     string    // of sender and recipient: a whole address, or any part of one
-	Text         string    // any part of the subject, an address or an answer
+	Text         string    // any part of the ID, the subject, an address or an answer
 	Limit        int       // how many
 }
 
@@ -48,7 +49,7 @@ func (f Filter) conditions() (where string, args []any) {
 		add(`recipient LIKE ? ESCAPE '\'`, containing(f.To))
 	}
 	if f.Text != "" {
-		add(`(sender || ' ' || recipient || ' ' || targets || ' ' || text || ' ' ||
+		add(`(message || ' ' || sender || ' ' || recipient || ' ' || targets || ' ' || text || ' ' ||
 			coalesce((SELECT subject FROM message WHERE id = event.message), '')) LIKE ? ESCAPE '\'`, containing(f.Text))
 	}
 	return where, args
@@ -65,7 +66,10 @@ func containing(s string) string {
 	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(s) + "%"
 }
 
-const selectEvents = `SELECT number, time, message, answer, sender, recipient, targets, outcome, by_whom, code, status, text FROM event`
+const selectEvents = `SELECT ` + eventColumns + ` FROM event`
+
+// eventColumns are what Event.scan reads.
+const eventColumns = `number, time, message, answer, sender, recipient, targets, outcome, by_whom, code, status, text`
 
 // Newest returns the newest of the events that f chooses, the last one last.
 func (r *Reader) Newest(ctx context.Context, f Filter) ([]Event, error) {
@@ -107,19 +111,27 @@ func (r *Reader) events(ctx context.Context, query string, args ...any) ([]Event
 	list := []Event{}
 	for rows.Next() {
 		var e Event
-		var ms int64
-		var targets string
-		err := rows.Scan(&e.Number, &ms, &e.Message, &e.ToSender, &e.From, &e.Recipient, &targets, &e.Outcome, &e.By, &e.Answer.Code, &e.Answer.Status, &e.Answer.Text)
-		if err != nil {
+		if err := e.scan(rows); err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal([]byte(targets), &e.Targets); err != nil {
-			return nil, fmt.Errorf("event %d: targets: %w", e.Number, err)
-		}
-		e.Time = time.UnixMilli(ms).UTC()
 		list = append(list, e)
 	}
 	return list, rows.Err()
+}
+
+// scan reads an event, and what was asked for behind it.
+func (e *Event) scan(rows *sql.Rows, more ...any) error {
+	var ms int64
+	var targets string
+	into := []any{&e.Number, &ms, &e.Message, &e.ToSender, &e.From, &e.Recipient, &targets, &e.Outcome, &e.By, &e.Answer.Code, &e.Answer.Status, &e.Answer.Text}
+	if err := rows.Scan(append(into, more...)...); err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(targets), &e.Targets); err != nil {
+		return fmt.Errorf("event %d: targets: %w", e.Number, err)
+	}
+	e.Time = time.UnixMilli(ms).UTC()
+	return nil
 }
 
 // Find returns the ids of messages that begin with prefix, in either case, ten
