@@ -374,13 +374,13 @@ func TestTargetsOnce(t *testing.T) {
 // TestOneBadAttempt holds that a panic in one attempt is trouble with one
 // target only (RELIABILITY 89), and temporary.
 func TestOneBadAttempt(t *testing.T) {
-	f, st := (&script{}).forwarder(t)
+	f, _ := (&script{}).forwarder(t)
 	got := accept(t, f, envelope(t, "me@example.org>panic@x.example"), content(t, "x: y\r\n"))
 	if got.Code != 451 || strings.Contains(got.Text, "panic") {
 		t.Errorf("%v", got)
 	}
 	s := &script{results: map[string]smtpclient.Result{"a@x.example": smtpclient.Delivered}}
-	f, st = s.forwarder(t)
+	f, st := s.forwarder(t)
 	got = accept(t, f, envelope(t, "team@example.org>a@x.example,panic@x.example"), content(t, "x: y\r\n"))
 	if got.Code != 250 || s.attempts["a@x.example"] != 1 || len(queued(t, st)) != 1 {
 		t.Errorf("%v, attempts %v, queued %v", got, s.attempts, queued(t, st))

@@ -99,7 +99,7 @@ func TestGroup(t *testing.T) {
 		insert(3),
 		after(4, func() error { panic("bang") }),
 		insert(5),
-		after(6, func() error { var m map[string]int; m["x"] = 1; return nil }),
+		after(6, func() error { var p *int; *p = 1; return nil }),
 		insert(7),
 	)
 	for i, err := range got {
