@@ -4,7 +4,10 @@
 //
 // Rules for a caller:
 //   - Deliver is one attempt: one message, one target, at most five addresses.
-//     It never waits and tries again; that is the queue's business.
+//     It never waits and tries again; that is the queue's business. It may wait
+//     for its turn, and it may find that the destination wants to be left alone:
+//     then nothing is sent, and Outcome.Tried is false.
+//   - All Clients of a process share one Destinations, which outlives them.
 //   - The end of ctx stops an attempt only until the final dot has been sent.
 //     From then on the answer is awaited for Timeouts.Answer whatever happens
 //     to ctx, because the destination may already have the message
@@ -231,7 +234,6 @@ func (c *Client) tryHost(ctx context.Context, t *Transaction, host string, turn 
 		if skip {
 			err = turn.rule(ctx, host).Skip
 		}
-		ours := err == nil && c.ourselves(ctx, addr)
 		switch {
 		case err != nil && ctx.Err() != nil && tour.best.Result != 0:
 			return // time is up: that says nothing about this host
@@ -239,13 +241,11 @@ func (c *Client) tryHost(ctx context.Context, t *Transaction, host string, turn 
 			out = judge(out, nil, &trouble{err})
 		case err != nil:
 			out = judge(out, nil, err)
-		case ours:
-			out = judge(out, nil, errOurs)
 		default:
 			out = turn.learn(c.visit(ctx, t, out, turn), c.Hostname, t.From.Domain.String())
 		}
 		tour.note(c.record(t, began, out))
-		if ours {
+		if out.Reply == errOurs {
 			tour.final = true // the rest would send it to us (RFC 5321 5.1)
 		}
 		if tour.over() || ctx.Err() != nil || out.Said != nil || out.Result == Refused || skip {
@@ -315,6 +315,9 @@ func (c *Client) converse(ctx context.Context, t *Transaction, out *Outcome, tur
 // connect opens a connection for one transaction, in clear if tlsFailure says
 // why TLS is not to be had.
 func (c *Client) connect(ctx context.Context, t *Transaction, out *Outcome, turn *turn, tlsFailure error) (*reply.Reply, error) {
+	if c.ourselves(ctx, out.Addr) {
+		return nil, errOurs
+	}
 	out.Step = stepConnect
 	conn, err := c.dial(ctx, out.Addr, turn.rule(ctx, out.Host))
 	if err != nil {

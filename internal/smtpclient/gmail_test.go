@@ -39,6 +39,9 @@ var destinationSays = []struct{ step, said, want string }{
 	{".", "421 4.7.0 This message is suspicious due to the nature of the content or the links within", "deferred message"},
 	{".", "421 4.7.0 This message is suspicious due to the very low reputation of the sending domain", "deferred message"},
 	{"MAIL", "421 4.7.0 Connection expired, try reconnecting", "deferred"},
+	// Before MAIL no mailbox and no message can be meant.
+	{"CONNECT", "450 4.2.1 receiving mail too quickly", "deferred us warn"},
+	{"EHLO", "450 4.7.28 one of your URL domains", "deferred us warn"},
 	// PTR and SPF of our own: the operator must look.
 	{".", "421 4.7.23 The sending IP address for this message doesn't have a PTR record", "deferred us warn"},
 	{".", "451 4.7.24 The SPF record of the sending domain has one or more suspicious entries", "deferred us warn"},

@@ -98,6 +98,7 @@ func TestReuseAfterRefusal(t *testing.T) {
 						t.Error("delivered")
 					}
 					cancel()
+					time.Sleep(5 * time.Millisecond) // nothing of one message concerns the next
 					w.deliver(t, "joe@example.org")
 					w.deliver(t, "joe@example.org")
 					sessions := 1
@@ -464,7 +465,10 @@ func TestPauseSendsNothing(t *testing.T) {
 	out := w.Deliver(t.Context(), to("joe@example.org", short))
 	want(t, out, smtpclient.Deferred, "451 4.7.28 unusual rate", "RCPT")
 	wg.Wait()
-	clean(t, w.sink) // the other connections too are over
+	if n := w.idle(); n != 0 { // the other connections too are over
+		t.Errorf("%d kept", n)
+	}
+	clean(t, w.sink)
 	heard := len(w.sink.Commands())
 	for _, target := range []string{"joe@example.org", "ann@example.com"} {
 		out := w.Deliver(t.Context(), to(target, short))

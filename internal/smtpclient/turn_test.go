@@ -324,13 +324,16 @@ func TestBreaker(t *testing.T) {
 		}
 		done(Outcome{}, flight...)
 		time.Sleep(pauseMemory)
-		if flight = p.fill(a, b); len(flight) != 10 {
-			t.Errorf("%d connections when all is forgotten", len(flight))
-		}
-		done(Outcome{}, flight...)
-		if d := time.Until(p.at("x@example.org", a).learn(limited).NotBefore); d != shortestPause {
+		last := p.at("x@example.org", a)
+		if d := time.Until(last.learn(limited).NotBefore); d != shortestPause {
 			t.Errorf("long after: %v", d)
 		}
+		last.end()
+		time.Sleep(shortestPause + pauseMemory)
+		if flight = p.fill(a, b); len(flight) != 10 {
+			t.Errorf("%d connections after a pause nobody remembers", len(flight))
+		}
+		done(Outcome{}, flight...)
 		if row := store.rows["destination:google.com"]; row.Step != 1 || row.Reason != limited.Said.String() {
 			t.Errorf("kept: %+v", row)
 		}
@@ -425,6 +428,15 @@ func TestPace(t *testing.T) {
 			done(delivered, turn)
 		}
 		bounded("ann@example.org")
+		began = time.Now()
+		for range 4 { // one after another
+			turn := p.begin("ann@example.org", "a.test")
+			turn.next(t.Context(), 0)
+			done(delivered, turn)
+		}
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("four messages in %v", took)
+		}
 		time.Sleep(pauseMemory)
 		free("ann@example.org")
 		if n := len(p.mailboxes); n > 2 {
