@@ -26,9 +26,13 @@ type Evidence struct {
 	// held against what was sent. Nil: there are none.
 	Rewritten func(header []byte) bool
 
-	// Moment is how long before a kill something may have been done by the
-	// daemon and not written down yet.
+	// Moment is how long before a kill something may have been done by the daemon
+	// and not written down yet.
 	Moment time.Duration
+
+	// Recorded returns when the daemon said about a delivery out of the queue that it
+	// is written down: a kill after that explains nothing. Nil: it is not known.
+	Recorded func(d Delivery, to string) []time.Time
 }
 
 // Pending is one message in the daemon's queue.

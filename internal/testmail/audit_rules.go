@@ -125,12 +125,21 @@ func (l *dossier) unanswered() int {
 func (a *auditor) unrecorded(l *dossier, copies []Delivery) int {
 	n := 0
 	for _, d := range copies {
-		killed := slices.ContainsFunc(a.kills, func(kill time.Time) bool {
-			return !d.Time.After(kill) && d.Answered.Add(a.evidence.Moment).After(kill)
-		})
-		n += one(d.Unheard || killed && l.ownedBefore(d.Answered))
+		n += one(d.Unheard || l.ownedBefore(d.Answered) && a.forgotten(d))
 	}
 	return n
+}
+
+// forgotten reports whether a kill may have kept the daemon from writing a
+// delivery down.
+func (a *auditor) forgotten(d Delivery) bool {
+	at := slices.IndexFunc(a.kills, func(kill time.Time) bool { return !d.Time.After(kill) })
+	if at < 0 || !d.Answered.Add(a.evidence.Moment).After(a.kills[at]) {
+		return false
+	}
+	return a.evidence.Recorded == nil || !slices.ContainsFunc(a.evidence.Recorded(d, path(d.Rcpt[0])), func(recorded time.Time) bool {
+		return !recorded.Before(d.Time) && recorded.Before(a.kills[at])
+	})
 }
 
 // ownedBefore reports whether the daemon may have had the letter in its queue at

@@ -23,6 +23,7 @@ type scene struct {
 	queue     []testmail.Pending
 	killedAt  time.Duration // after the deliveries; 0: not
 	thought   time.Duration // from each delivery to its answer
+	recorded  time.Duration // from each delivery to the daemon's word that it is written down; 0: none
 	inSession bool          // the sender had its answer after the deliveries
 }
 
@@ -67,7 +68,13 @@ func (s *scene) check() *testmail.Audit {
 	targets := map[string][]string{"me@alias.example": {"b@dest.example"}, "two@alias.example": {"b@dest.example", "c@dest.example"}, "you@alias.example": {"c@dest.example"}}
 	return testmail.Evidence{
 		Ledger: &ledger, Sink: s.sink, Queue: s.queue, Moment: time.Second, Postmaster: "pm@dest.example",
-		Targets:   func(recipient string) []string { return targets[recipient] },
+		Targets: func(recipient string) []string { return targets[recipient] },
+		Recorded: func(d testmail.Delivery, _ string) []time.Time {
+			if s.recorded == 0 {
+				return nil
+			}
+			return []time.Time{d.Time.Add(s.recorded)}
+		},
 		Rewritten: func(header []byte) bool { return strings.Contains(string(header), "From: <reply@mx.example>\r\n") },
 	}.Check()
 }
@@ -130,6 +137,14 @@ func TestAudit(t *testing.T) {
 			s.killedAt, s.inSession = time.Second/2, true
 		}, "2 copies"},
 		{"twice, the daemon was killed long after", func(s *scene) { s.sink = append(s.sink, s.sink[0]); s.killedAt = 2 * time.Second }, "2 copies"},
+		{"twice, the daemon was killed directly after it had written that down", func(s *scene) {
+			s.sink = append(s.sink, s.sink[0])
+			s.killedAt, s.recorded = time.Second/2, time.Second/4
+		}, "2 copies"},
+		{"twice, the daemon was killed before it had written that down", func(s *scene) {
+			s.sink = append(s.sink, s.sink[0])
+			s.killedAt, s.recorded = time.Second/2, 3*time.Second/4
+		}, clean},
 		{"twice, the daemon was killed long after, and soon after the answer", func(s *scene) {
 			s.sink = append(s.sink, s.sink[0])
 			s.killedAt, s.thought = 2*time.Second, 3*time.Second/2
