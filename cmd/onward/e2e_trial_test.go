@@ -189,8 +189,9 @@ func (s *trial) audit(t *testing.T) *testmail.Audit {
 		t.Errorf("the queue: %v", err)
 	}
 	audit := testmail.Evidence{
-		Ledger: s.ledger, Targets: targets, Queue: pending, Postmaster: "owner@dest.example", Moment: 300 * time.Millisecond,
-		Sink: slices.Concat(s.dest.Messages(), s.other.Messages(), s.writers.Messages()),
+		Ledger: s.ledger, Targets: targets, Queue: pending, Postmaster: "owner@dest.example",
+		Sink:   slices.Concat(s.dest.Messages(), s.other.Messages(), s.writers.Messages()),
+		Moment: 5 * time.Second, Recorded: s.recorded(t),
 	}.Check()
 	if !audit.Clean() {
 		os.WriteFile(filepath.Join(s.dir, "audit"), []byte(audit.String()), 0o600)
@@ -203,6 +204,45 @@ func (s *trial) audit(t *testing.T) *testmail.Audit {
 	}
 	return audit
 }
+
+// recorded reads in the log of all lives what the daemon said is settled: that a
+// delivery out of the queue is written down, which it says after the commit, and
+// that a message was delivered in the session to everybody.
+func (s *trial) recorded(t *testing.T) func(d testmail.Delivery, to string) []time.Time {
+	t.Helper()
+	earlier, err := os.ReadFile(filepath.Join(s.dir, "log"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	said := map[string][]time.Time{} // by id, and id and target
+	note := func(key, text string) {
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said[key] = append(said[key], at.Add(time.Millisecond)) // which it is rounded down to
+	}
+	for line := range strings.Lines(string(earlier) + s.log.String()) {
+		if m := outOfQueue.FindStringSubmatch(line); m != nil {
+			note(m[2]+" "+m[3], m[1])
+		} else if m := inSession.FindStringSubmatch(line); m != nil && !strings.Contains(line, "queued") {
+			note(m[2], m[1])
+		}
+	}
+	return func(d testmail.Delivery, to string) []time.Time {
+		id := receivedID.FindSubmatch(d.Data)
+		if id == nil { // a report
+			return nil
+		}
+		return slices.Concat(said[string(id[1])], said[string(id[1])+" "+to])
+	}
+}
+
+var (
+	outOfQueue = regexp.MustCompile(`^time=(\S+) level=INFO msg=delivered id=(\S+) item=\d+ kind=mail .*target=(\S+) `)
+	inSession  = regexp.MustCompile(`^time=(\S+) level=INFO msg=accepted .*\bid=(\S+) `)
+	receivedID = regexp.MustCompile(`(?m)^\tid (\w+)\r$`)
+)
 
 // within returns a context for waits of the test.
 func within(t testing.TB, d time.Duration) context.Context {
