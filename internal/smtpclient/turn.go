@@ -194,32 +194,38 @@ func (o *operator) call(now time.Time) {
 
 // admit settles t if that is possible just now.
 func (t *turn) admit(now time.Time) {
-	m := t.mailbox
-	if m.pause.open(now) {
-		t.hold(t.left[0], m.pause, reply.New(450, "4.2.1", "the mailbox takes no more messages for now, please try again later"))
+	if h := t.paused(now); h != nil {
+		t.hold(h, h.operator.pause, reply.New(451, "4.7.0", "the destination wants no more messages from us for now, please try again later"))
+		return
+	}
+	if t.mailbox.pause.open(now) {
+		t.hold(t.left[0], t.mailbox.pause, reply.New(450, "4.2.1", "the mailbox takes no more messages for now, please try again later"))
 		return
 	}
 	if !t.counted && !t.paced(now) {
 		return
 	}
-	var paused *host
-	busy := false
 	for _, h := range t.left {
-		switch o := h.operator; {
-		case o.pause.open(now):
-			if paused == nil || o.pause.until.Before(paused.operator.pause.until) {
-				paused = h
-			}
-		case !t.free(h, now):
-			busy = true
-		default:
+		if !h.operator.pause.open(now) && t.free(h, now) {
 			t.enter(h, now)
 			return
 		}
 	}
-	if !busy {
-		t.hold(paused, paused.operator.pause, reply.New(451, "4.7.0", "the destination wants no more messages from us for now, please try again later"))
+}
+
+// paused returns the host that will be the first to take something again, when
+// all that are left are paused.
+func (t *turn) paused(now time.Time) *host {
+	first := t.left[0]
+	for _, h := range t.left {
+		if !h.operator.pause.open(now) {
+			return nil
+		}
+		if h.operator.pause.until.Before(first.operator.pause.until) {
+			first = h
+		}
 	}
+	return first
 }
 
 func (t *turn) hold(h *host, p pause, r *reply.Reply) {

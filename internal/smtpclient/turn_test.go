@@ -420,7 +420,18 @@ func TestPace(t *testing.T) {
 		time.Sleep(pauseMemory)
 		free("joe@example.org")
 
+		// Nobody waits for the pace of a mailbox, or for its messages under way, when
+		// nothing may be sent.
+		one, two = p.at("ann@example.org", "a.test"), p.at("ann@example.org", "a.test")
 		done(limited, p.at("x@example.org", "a.test"))
+		began = time.Now()
+		if turn := p.begin("ann@example.org", "a.test"); true {
+			if _, held := turn.next(t.Context(), 0); held == nil || held.reply.Status != "4.7.0" || time.Since(began) > 0 {
+				t.Errorf("after %v: %+v", time.Since(began), held)
+			}
+			turn.end()
+		}
+		done(Outcome{}, one, two)
 		time.Sleep(shortestPause)
 		for range 20 { // to the end of the ramp
 			turn := p.begin("x@example.org", "a.test")
