@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"maps"
@@ -176,13 +177,33 @@ func subject(ctx context.Context, cfg *config.Config, dns resolver.Resolver, ips
 		Built:     built(),
 		Now:       time.Now(),
 	}
-	for _, name := range doctor.CommonLists {
-		if l, err := dnsbl.ParseList(name); err == nil {
-			s.Lists = append(s.Lists, l)
-		}
-	}
+	s.Web.Roots = acmeRoots(cfg)
+	s.Lists = blocklists(cfg)
 	s.Keys, s.KeysErr = keyRecords(cfg)
 	return s
+}
+
+// blocklists are those that we look ourselves up in: the configured ones, which
+// may come with a key, and the common ones.
+func blocklists(cfg *config.Config) []dnsbl.List {
+	var lists []dnsbl.List
+	for _, text := range append(slices.Clone(cfg.Policy.DNSBL), doctor.CommonLists...) {
+		l, err := dnsbl.ParseList(text)
+		if err == nil && !slices.ContainsFunc(lists, func(other dnsbl.List) bool { return other.Name == l.Name }) {
+			lists = append(lists, l)
+		}
+	}
+	return lists
+}
+
+// acmeRoots are the authorities that all trust, and those that the owner does;
+// nil where that is nobody else.
+func acmeRoots(cfg *config.Config) *x509.CertPool {
+	settings, err := certificateSettings(cfg)
+	if err != nil || settings.ACME == nil || settings.ACME.Roots == nil {
+		return nil
+	}
+	return settings.ACME.Roots
 }
 
 // keyRecords returns the records of all keys that mail is signed with, or why
@@ -299,6 +320,11 @@ func printChecks(w io.Writer, checks []doctor.Check, asJSON bool) error {
 		return printJSON(w, checks)
 	}
 	s := newScreen(w)
+	s.checks(checks)
+	return s.Flush()
+}
+
+func (s *screen) checks(checks []doctor.Check) {
 	width, found := 0, map[doctor.State]int{}
 	for _, c := range checks {
 		width, found[c.State] = max(width, cells(visible(c.Name))), found[c.State]+1
@@ -321,7 +347,6 @@ func printChecks(w io.Writer, checks []doctor.Check, asJSON bool) error {
 		}
 	}
 	fmt.Fprintf(s, "\n%d ok, %s, %s.\n", found[doctor.OK], count(found[doctor.Warning], "warning"), count(found[doctor.Failure], "failure"))
-	return s.Flush()
 }
 
 func stateColour(state doctor.State) string {

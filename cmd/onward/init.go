@@ -319,8 +319,11 @@ func makeKeys(cfg *config.Config) (made bool, err error) {
 // report prints what was done, and the records.
 func (b *beginning) report(cfg *config.Config) error {
 	dns, _, err := dnsOf(cfg, b.zone)
-	if err != nil {
+	if err != nil && b.zone != "" {
 		return err
+	}
+	if err != nil {
+		dns = silence{}
 	}
 	if c, ok := dns.(*resolver.Client); ok {
 		defer c.Close()
@@ -350,6 +353,14 @@ func (b *beginning) report(cfg *config.Config) error {
 		return printJSON(b.cmd.OutOrStdout(), r)
 	}
 	return r.print(b.cmd.OutOrStdout())
+}
+
+// silence is the DNS of a machine that knows of no server.
+type silence struct{}
+
+// Lookup implements resolver.Resolver.
+func (silence) Lookup(_ context.Context, name string, t resolver.Type) (*resolver.Answer, error) {
+	return nil, &resolver.Error{Name: name, Type: t, Kind: resolver.ErrTemporary}
 }
 
 // wanted says whose records are to be printed: those of the domains that were

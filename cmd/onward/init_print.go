@@ -131,7 +131,11 @@ func (s *screen) remarks(b *begun) {
 			present++
 		}
 		for _, old := range r.Instead {
-			texts = append(texts, fmt.Sprintf("%s %s: take away %s", r.Name, r.Type, old))
+			what := "%s %s: take %s away."
+			if r.Type == "TXT" {
+				what = "%s %s: put the new one in place of %s"
+			}
+			texts = append(texts, fmt.Sprintf(what, r.Name, r.Type, old))
 		}
 		if r.Note != "" {
 			texts = append(texts, r.Note)
@@ -140,10 +144,8 @@ func (s *screen) remarks(b *begun) {
 	if present > 0 {
 		texts = append(texts, fmt.Sprintf("%d of these %d are in the DNS already.", present, len(b.Records)))
 	}
-	for _, r := range b.Reverse {
-		if !r.Present {
-			texts = append(texts, fmt.Sprintf("Ask whoever rents you the server to set the reverse DNS of its address to %s: %s", r.Value, r))
-		}
+	if slices.ContainsFunc(b.Reverse, func(r doctor.Record) bool { return !r.Present }) {
+		texts = append(texts, fmt.Sprintf("Ask whoever rents you the server to make %s the reverse DNS of its addresses; without that, Gmail takes nothing from them.", b.cfg.Hostname))
 	}
 	if len(b.Reverse) == 0 && slices.ContainsFunc(b.Records, func(r doctor.Record) bool { return strings.HasPrefix(r.Value, "v=spf1") }) {
 		texts = append(texts, fmt.Sprintf("This machine has no public address of its own. Name the one that the internet knows it by with --ip, and %s gets its address record.", b.cfg.Hostname))

@@ -62,15 +62,18 @@ state_dir: ` + yamlText(s.stateDir))
       # "*": you@gmail.com                      what nothing else matches
 `)
 	d.lines = append(d.lines, "")
-	d.add(`
+	d.add(fmt.Sprintf(`
 # A further domain needs one line under "domains" and one MX record; "onward init
 # --add example.net" writes the one and prints the other:
 #  example.net: {same_as: example.org}
 
 # The certificate that senders see. Without one, onward makes its own: senders
-# encrypt all the same, but cannot tell who this is.
+# encrypt all the same, but cannot tell who this is. This gets one from Let's
+# Encrypt and renews it, where port 80 is free and open:
+# tls: {acme: {email: %s}}
+# or, with files that something else renews:
 # tls: {cert: /etc/onward/cert.pem, key: /etc/onward/key.pem}
-`)
+`, s.postmaster))
 	return d
 }
 

@@ -67,8 +67,10 @@ func (e *examination) certificate(chain []*x509.Certificate) Check {
 		show = "openssl x509 -noout -subject -dates -ext subjectAltName -in " + file
 	}
 	switch mismatch := leaf.VerifyHostname(e.hostname().String()); {
+	case selfSigned(leaf) && e.Config.TLS.ACME.On:
+		return Check{check, Warning, "No certificate has been obtained yet, so the one that is shown is of our own making; the log says why.", "journalctl -u onward | grep certificate"}
 	case selfSigned(leaf):
-		return Check{check, OK, "The certificate is of our own making: senders encrypt with it, and cannot tell who we are. That is enough, unless a domain has an MTA-STS policy.", ""}
+		return Check{check, OK, "The certificate is of our own making: senders encrypt with it, and cannot tell who we are. That is enough, unless a domain has an MTA-STS policy; tls.acme gets a better one.", ""}
 	case left < 0:
 		return Check{check, Failure, fmt.Sprintf("The certificate has expired on %s; renew it, and onward takes the new files by itself.", until), show}
 	case mismatch != nil:
@@ -127,7 +129,7 @@ func (e *examination) mtaSTS(ctx context.Context, d address.Domain) []Check {
 		return []Check{{check, Failure, fmt.Sprintf("The policy (mode %s) does not name %s, so senders that honour it do not deliver.", policy.Mode, e.hostname()), "mx: " + e.hostname().String()}}
 	}
 	if policy.Mode == mtasts.Enforce && e.unproven(ctx) {
-		return []Check{{check, Failure, "The policy wants a certificate that senders can check, and ours is by nobody whom all trust.", "tls: {cert: FILE, key: FILE}"}}
+		return []Check{{check, Failure, "The policy wants a certificate that senders can check, and ours is by nobody whom all trust.", "tls: {acme: {email: " + e.Config.Postmaster.String() + "}}"}}
 	}
 	return []Check{{check, OK, fmt.Sprintf("The policy is valid and names this server (mode %s).", policy.Mode), ""}}
 }

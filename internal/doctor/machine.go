@@ -113,7 +113,7 @@ func (e *examination) clients(context.Context) []Check {
 	case hidden < some:
 		return []Check{{check, Warning, fmt.Sprintf("The few clients so far were at private addresses such as %s.", example), "network_mode: host"}}
 	}
-	return []Check{{check, Failure, fmt.Sprintf("All clients seem to be at private addresses such as %s: a proxy or a container's network hides them, so SPF and limits are blind.", example), "network_mode: host"}}
+	return []Check{{check, Failure, fmt.Sprintf("All clients seem to be at private addresses such as %s: a proxy or a container's network hides them, so SPF and limits are blind (for a proxy see policy.proxy_protocol_from).", example), "network_mode: host"}}
 }
 
 // container reports whether we run in one.

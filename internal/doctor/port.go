@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -318,7 +319,20 @@ func (e *examination) knock(ctx context.Context, at netip.AddrPort, wantTLS bool
 	if err != nil {
 		return peer{}, err
 	}
+	e.introduce(conn)
 	return meet(ctx, conn, e.hostname().String(), wantTLS)
+}
+
+// introduce says that we speak for ourselves where our listener takes us for a
+// proxy (policy.proxy_protocol_from).
+func (s *Subject) introduce(conn net.Conn) {
+	us := conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+	for _, text := range s.Config.Policy.ProxyProtocolFrom {
+		if network, err := netip.ParsePrefix(text); err == nil && network.Contains(us) {
+			io.WriteString(conn, "PROXY UNKNOWN\r\n")
+			return
+		}
+	}
 }
 
 // isOurs reports whether a greeting is our own. A full server says 421.

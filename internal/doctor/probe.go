@@ -47,6 +47,7 @@ func (s Subject) Send(ctx context.Context, p Probe) []Check {
 	if err != nil {
 		return []Check{{check, Failure, fmt.Sprintf("Nobody answers on %s (%s); is onward running?", at, quote(cause(err))), "onward serve -c " + s.file()}}
 	}
+	s.introduce(conn)
 	answer, err := p.hand(ctx, conn, s.hostname(), text)
 	if err != nil {
 		return []Check{{check, Failure, fmt.Sprintf("onward on %s did not answer: %s.", at, quote(cause(err))), ""}}
