@@ -186,7 +186,9 @@ type Outcome struct {
 
 // Deliver tries the hosts of t.To's domain in their order until one of them
 // takes the message or refuses it, and returns the outcome that says most. A
-// host without a free slot is passed by as long as another has one.
+// host without a free slot is passed by as long as another has one. What a host
+// refuses by not being there, or not taking such messages, is final only when there
+// was room and time to ask the others.
 func (c *Client) Deliver(ctx context.Context, t *Transaction) Outcome {
 	hosts, mx, err := c.route(ctx, t.To.Domain)
 	if err != nil {
@@ -200,14 +202,14 @@ func (c *Client) Deliver(ctx context.Context, t *Transaction) Outcome {
 		began := time.Now()
 		host, held := turn.next(ctx, c.SlotWait)
 		if held != nil {
-			if tour.best.Result == 0 {
+			if tour.best.Result != Deferred {
 				tour.best = c.record(t, began, held.outcome())
 			}
 			break
 		}
 		turn.rules = rules
 		c.tryHost(ctx, t, host, turn, &tour)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && tour.best.Result == Deferred {
 			break
 		}
 	}
@@ -235,7 +237,7 @@ func (c *Client) tryHost(ctx context.Context, t *Transaction, host string, turn 
 			err = turn.rule(ctx, host).Skip
 		}
 		switch {
-		case err != nil && ctx.Err() != nil && tour.best.Result != 0:
+		case err != nil && ctx.Err() != nil && tour.best.Result == Deferred:
 			return // time is up: that says nothing about this host
 		case err != nil && c.Relay != nil:
 			out = judge(out, nil, &trouble{err})
