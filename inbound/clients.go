@@ -31,8 +31,8 @@ func newClients() *clients {
 	return &clients{open: map[*conn]netip.Prefix{}, usage: map[netip.Prefix]*usage{}}
 }
 
-// enter counts a new connection, or says why it may not be. The limits on all
-// sessions and on one client's keep a flood from one place out of the way of
+// enter counts a new connection, or says why it may not be. The limits on one
+// client's sessions and on all keep a flood from one place out of the way of
 // everybody else; both are temporary, the sender comes back.
 func (cs *clients) enter(c *conn, now time.Time, limits config.Limits) *reply.Reply {
 	cs.mu.Lock()
@@ -43,22 +43,52 @@ func (cs *clients) enter(c *conn, now time.Time, limits config.Limits) *reply.Re
 	switch {
 	case cs.closed:
 		return reply.New(421, "4.3.2", "shutting down, please come back")
-	case over(len(cs.open)+1, limits.Sessions):
-		return reply.New(421, "4.3.2", "too many connections, please come back later")
 	case over(u.sessions+1, limits.ClientSessions):
 		return reply.New(421, "4.7.0", "too many connections from your address")
 	case !many(c.client) && over(u.connections, limits.ClientConnectionsPerMinute):
 		return reply.New(421, "4.7.0", "too many connections a minute from your address")
+	case over(len(cs.open)+1, limits.Sessions) && !cs.makeRoom(now):
+		return errFull
 	}
 	u.sessions++
 	cs.open[c] = key
 	return nil
 }
 
+// errFull is heard by those who find no room, and those who make it.
+var errFull = reply.New(421, "4.3.2", "too many connections, please come back later")
+
+// slowness is how long a client may keep us waiting though others find no room:
+// long enough for an answer to go round the world.
+const slowness = 250 * time.Millisecond
+
+// makeRoom ends the session that keeps us waiting longest, so that whoever sits
+// on connections does not keep others out (RELIABILITY 74). It reports whether
+// there was one.
+func (cs *clients) makeRoom(now time.Time) bool {
+	var slowest *conn
+	most := slowness
+	for c := range cs.open {
+		if waited := c.waited(now); waited > most {
+			slowest, most = c, waited
+		}
+	}
+	if slowest == nil {
+		return false
+	}
+	cs.forget(slowest) // and so count the newcomer in its place
+	slowest.interrupt(errCrowdedOut)
+	return true
+}
+
 // leave forgets a connection that entered.
 func (cs *clients) leave(c *conn) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	cs.forget(c)
+}
+
+func (cs *clients) forget(c *conn) {
 	if key, ok := cs.open[c]; ok {
 		delete(cs.open, c)
 		cs.usage[key].sessions--
@@ -120,7 +150,7 @@ func (cs *clients) interrupt() {
 	defer cs.mu.Unlock()
 	cs.closed = true
 	for c := range cs.open {
-		c.interrupt()
+		c.interrupt(errDraining)
 	}
 }
 

@@ -37,6 +37,7 @@ const (
 var (
 	errLineTooLong = errors.New("line too long")
 	errDraining    = errors.New("shutting down")
+	errCrowdedOut  = errors.New("others find no room, and this client keeps us waiting longest")
 )
 
 // A conn is the guarded connection of one client: everything go-smtp reads or
@@ -84,7 +85,8 @@ type conn struct {
 	ended    bool                   // reading failed or is over: nothing is read or sent again
 	once     sync.Once
 
-	draining atomic.Bool // set by interrupt
+	waiting     atomic.Int64          // since when it is the client's turn, in Unix ns; 0: it is ours
+	interrupted atomic.Pointer[error] // set by interrupt
 }
 
 func newConn(s *Server, raw net.Conn, client netip.Addr) *conn {
@@ -168,6 +170,7 @@ func (c *conn) next() error {
 // readLine returns the next line without its CRLF. Replies are sent only when
 // there is nothing left to read, which is what makes pipelining pay (RFC 2920).
 func (c *conn) readLine() (string, error) {
+	defer c.waiting.Store(0)
 	for {
 		if c.closing {
 			return "", net.ErrClosed
@@ -185,6 +188,7 @@ func (c *conn) readLine() (string, error) {
 		if len(c.rest) >= longest {
 			return "", errLineTooLong
 		}
+		c.waiting.CompareAndSwap(0, time.Now().UnixNano()) // single octets gain no time
 		if err := c.fill(c.server.patience()); err != nil {
 			return "", err
 		}
@@ -209,17 +213,26 @@ func (c *conn) readWire(p []byte, deadline time.Time) (int, error) {
 		deadline = end
 	}
 	c.raw.SetReadDeadline(deadline)
-	if c.draining.Load() { // after the deadline is set: see interrupt
-		return 0, errDraining
+	if why := c.interrupted.Load(); why != nil { // after the deadline is set: see interrupt
+		return 0, *why
 	}
 	n, err := c.wire.Read(p)
 	if n > 0 {
 		return n, nil
 	}
-	if err != nil && c.draining.Load() {
-		return 0, errDraining
+	if why := c.interrupted.Load(); err != nil && why != nil {
+		return 0, *why
 	}
 	return 0, err
+}
+
+// waited returns for how long it has been the client's turn. Anybody may ask.
+func (c *conn) waited(now time.Time) time.Duration {
+	since := c.waiting.Load()
+	if since == 0 {
+		return 0
+	}
+	return now.Sub(time.Unix(0, since))
 }
 
 // flush puts the collected replies on the wire.
@@ -260,6 +273,8 @@ func lastWords(err error) *reply.Reply {
 		return reply.New(500, "5.5.6", "line too long, closing")
 	case errors.Is(err, errDraining):
 		return reply.New(421, "4.3.2", "shutting down, please come back")
+	case errors.Is(err, errCrowdedOut):
+		return errFull
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return reply.New(421, "4.4.2", "too slow, closing")
 	}
@@ -290,10 +305,10 @@ func (c *conn) Close() error {
 
 // interrupt asks the connection to end: at once while it waits for the client,
 // after the answer while a message is being delivered (RELIABILITY 85). The
-// flag is set before the deadline and readWire looks at them in the other
+// reason is set before the deadline and readWire looks at them in the other
 // order, so one of the two always stops it.
-func (c *conn) interrupt() {
-	c.draining.Store(true)
+func (c *conn) interrupt(why error) {
+	c.interrupted.Store(&why)
 	c.raw.SetReadDeadline(time.Unix(1, 0))
 }
 

@@ -36,12 +36,14 @@ func (c *conn) receive(buffer *message.Buffer, limits config.Limits) error {
 	defer blocks.Put(block)
 	r := &dataReader{buffer: buffer, limit: limits.Message, lineStart: true, reserve: c.server.reserve(limits.InFlight)}
 	have := copy(block[:], c.rest)
+	defer c.waiting.Store(0)
 	for began := time.Now(); ; {
 		used := r.take(block[:have], have == len(block))
 		have = copy(block[:], block[used:have])
 		if r.ended || r.hopeless() {
 			break
 		}
+		c.waiting.Store(onPace(began, r.size, limits.DataRate).UnixNano())
 		n, err := c.readWire(block[have:], paceDeadline(began, r.size, limits.DataRate))
 		if err != nil {
 			return err
@@ -65,6 +67,19 @@ func paceDeadline(began time.Time, size, rate int64) time.Time {
 		return onAverage
 	}
 	return standing
+}
+
+// onPace is the moment at which a sender at that rate would have sent so much:
+// since then it keeps us waiting. It is now for one that is faster.
+func onPace(began time.Time, size, rate int64) time.Time {
+	now := time.Now()
+	if rate == 0 {
+		return now
+	}
+	if then := began.Add(time.Duration(size/rate) * time.Second); then.Before(now) {
+		return then
+	}
+	return now
 }
 
 // A dataReader is the state of one message between two reads: whole lines are

@@ -101,8 +101,11 @@ func (c *conn) startTLS() error {
 	}
 	secure := tls.Server(c.raw, c.server.Policy().TLS)
 	c.raw.SetDeadline(time.Now().Add(c.server.patience()))
-	if c.draining.Load() { // after the deadline is set: see interrupt
-		return errDraining
+	c.waiting.Store(time.Now().UnixNano())
+	defer c.waiting.Store(0)
+	if c.interrupted.Load() != nil { // after the deadline is set: see interrupt
+		c.closing = true // the client hears nothing but TLS now
+		return nil
 	}
 	if err := secure.Handshake(); err != nil {
 		c.log.Info("TLS handshake failed", "err", err)

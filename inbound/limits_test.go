@@ -42,14 +42,12 @@ func inBubble(t *testing.T, test func(h *house, dial func() *talk)) {
 		p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 		h := newHouse(t, nil)
 		h.serve(p)
-		test(h, func() *talk {
+		h.wire = func() net.Conn {
 			ours, theirs := net.Pipe()
 			p.conns <- theirs
-			t.Cleanup(func() { ours.Close() })
-			c := &talk{t, ours, bufio.NewReader(ours)}
-			c.expect("220")
-			return c
-		})
+			return ours
+		}
+		test(h, h.dial)
 		h.stop()
 	})
 }
@@ -233,15 +231,6 @@ func TestHangUpAnywhere(t *testing.T) {
 // TestLimits holds the limits of RELIABILITY.md 5 that go-smtp leaves open
 // (DEPENDENCIES.md B6), each with 0 as off.
 func TestLimits(t *testing.T) {
-	t.Run("sessions", func(t *testing.T) {
-		h := open(t, func(p *Policy) { p.Limits.Sessions = 2 })
-		a := h.dial()
-		h.dial()
-		h.connect().expect("421 4.3.2")
-		a.say("QUIT", "221")
-		a.closed()
-		h.honest()
-	})
 	t.Run("sessions of a client", func(t *testing.T) {
 		h := open(t, func(p *Policy) { p.Limits.ClientSessions = 1 })
 		a := h.dial()
@@ -275,6 +264,48 @@ func TestLimits(t *testing.T) {
 			h.dial()
 		}
 		h.honest()
+	})
+}
+
+// TestMakesRoom holds that at the limit of all sessions a newcomer takes the place
+// of the one that keeps us waiting longest, whatever that one does to look busy,
+// and never of one whose message is being delivered (RELIABILITY 74).
+func TestMakesRoom(t *testing.T) {
+	inBubble(t, func(h *house, dial func() *talk) {
+		h.server.Policy().Limits.Sessions = 4
+		h.owner.hold = make(chan struct{})
+		delivering := dial()
+		delivering.begin()
+		delivering.send("x: y\r\n.\r\n")
+		time.Sleep(time.Second)
+		dripping := dial()
+		dripping.begin()
+		time.Sleep(time.Second)
+		typing := dial()
+		sending := dial()
+		sending.begin()
+		for range 10 {
+			dripping.send("x")
+			typing.send("N")
+			time.Sleep(time.Second)
+			sending.send(strings.Repeat("x: y\r\n", 90)) // 540 octets
+		}
+		synctest.Wait()
+		for _, slowest := range []*talk{dripping, typing} {
+			newcomer := h.connect()
+			slowest.expect("421 4.3.2")
+			slowest.closed()
+			newcomer.expect("220")
+		}
+		h.connect().expect("421 4.3.2") // nobody is slow
+		h.server.clients.mu.Lock()
+		if n := len(h.server.clients.open); n != 4 {
+			t.Errorf("%d sessions", n)
+		}
+		h.server.clients.mu.Unlock()
+		close(h.owner.hold)
+		delivering.expect("250 2.0.0 ")
+		sending.say("\r\n.", "250 2.0.0 ")
 	})
 }
 

@@ -92,7 +92,8 @@ type house struct {
 	server *Server
 	owner  *fakeOwner
 	addr   string
-	stop   func() // ends the server and waits for it
+	wire   func() net.Conn // connects
+	stop   func()          // ends the server and waits for it
 }
 
 const testSecret = "a secret for tests only"
@@ -192,9 +193,22 @@ func open(t testing.TB, change func(*Policy)) *house {
 		t.Fatal(err)
 	}
 	h := newHouse(t, change)
-	h.addr = l.Addr().String()
+	h.connectTo(l.Addr().String())
 	h.serve(l)
 	return h
+}
+
+// connectTo makes addr the place where the clients of the test go.
+func (h *house) connectTo(addr string) {
+	h.addr = addr
+	h.wire = func() net.Conn {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		return conn
+	}
 }
 
 func newHouse(t testing.TB, change func(*Policy)) *house {
@@ -242,11 +256,7 @@ func (h *house) dial() *talk {
 
 func (h *house) connect() *talk {
 	h.t.Helper()
-	conn, err := net.Dial("tcp", h.addr)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn := h.wire()
 	h.t.Cleanup(func() { conn.Close() })
 	return &talk{h.t, conn, bufio.NewReader(conn)}
 }

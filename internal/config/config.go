@@ -154,7 +154,7 @@ type Limits struct {
 	Message                    int64         `yaml:"message" is:"size" max:"2GiB" example:"50MiB" doc:"The largest message accepted; 0 for no limit."`
 	Recipients                 int           `yaml:"recipients" max:"10000" example:"100" doc:"Recipients of one message; 0 for no limit."`
 	Messages                   int           `yaml:"messages" max:"1000000" example:"100" doc:"Messages in one session; 0 for no limit."`
-	Sessions                   int           `yaml:"sessions" max:"1000000" example:"1000" doc:"Sessions at the same time, all clients together; 0 for no limit."`
+	Sessions                   int           `yaml:"sessions" max:"1000000" example:"1000" doc:"Sessions at the same time, all clients together; at the limit a new one takes the place of the one that keeps us waiting longest; 0 for no limit."`
 	ClientSessions             int           `yaml:"client_sessions" max:"1000000" example:"50" doc:"Sessions at the same time from one IPv4 address or IPv6 /64; 0 for no limit."`
 	ClientConnectionsPerMinute int           `yaml:"client_connections_per_minute" max:"1000000" example:"300" doc:"New connections a minute from one IPv4 address or IPv6 /64; 0 for no limit."`
 	ClientMessagesPerMinute    int           `yaml:"client_messages_per_minute" max:"1000000" example:"500" doc:"Messages a minute from one IPv4 address or IPv6 /64; 0 for no limit."`
