@@ -348,6 +348,29 @@ func TestSRSRecipient(t *testing.T) {
 	}
 }
 
+// TestHome holds that what goes back to a sender who is one of our own users
+// goes where the mail of that user goes, since its MX is this server: a bounce,
+// which no from lock keeps out, and an answer to a rewritten From.
+func TestHome(t *testing.T) {
+	h := open(t, nil)
+	c := h.dial()
+	c.say("EHLO c", "250")
+	c.say("MAIL FROM:<>", "250")
+	c.say("RCPT TO:<"+srsAddressOf(t, "nobody@example.org")+">", "550 5.1.1")
+	c.say("RCPT TO:<"+srsAddressOf(t, "shop@example.org")+">", "250")
+	c.say("DATA", "354")
+	c.say("Subject: your mail\r\n\r\nbounced\r\n.", "250")
+	got := h.owner.messages()[0].env.Recipients[0]
+	if !got.SRS || formatMailboxes(got.Targets) != "[ada@gmail.com]" {
+		t.Errorf("recipient %+v", got)
+	}
+	tx := &transaction{policy: testPolicy(t), arrived: time.Now()}
+	author := address.Mailbox{Local: "Me+news", Domain: "example.org"}
+	if match, err := tx.home(author); err != nil || formatMailboxes(match.Targets) != "[ada@gmail.com]" {
+		t.Errorf("an author of ours: %v, %v", match.Targets, err)
+	}
+}
+
 func TestStartTLS(t *testing.T) {
 	h := open(t, nil)
 	c := h.dial()

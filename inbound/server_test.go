@@ -338,9 +338,11 @@ func (h *house) honest() {
 }
 
 // srsAddress returns an SRS address of the test server.
-func srsAddress(t testing.TB) string {
+func srsAddress(t testing.TB) string { return srsAddressOf(t, "Bob@sender.example") }
+
+func srsAddressOf(t testing.TB, sender string) string {
 	t.Helper()
-	a, err := srs.Codec{Secrets: []string{testSecret}, Domain: "mx.example.org"}.Encode("Bob@sender.example", time.Now())
+	a, err := srs.Codec{Secrets: []string{testSecret}, Domain: "mx.example.org"}.Encode(sender, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -146,7 +146,7 @@ func (tx *transaction) forAlias(to address.Mailbox, match alias.Match) message.R
 // bounce takes mail to an SRS address of ours: a bounce on its way back to the
 // first sender, so from the null sender only (STANDARDS.md S3, S4; RELIABILITY
 // 20), or where the configuration says so an automatic reply, which data looks
-// at. What it was reversed to is no alias, even if it looks like one (S6).
+// at. It goes to the sender's own MX (S6), which may be this server.
 func (s *session) bounce(tx *transaction, to address.Mailbox) (message.Recipient, error) {
 	if !tx.from.IsNull() && (!tx.policy.AutoReplies || len(tx.recipients) > 0) {
 		return message.Recipient{}, reply.New(550, "5.1.1", "<%s>: takes bounces only", to)
@@ -159,7 +159,21 @@ func (s *session) bounce(tx *transaction, to address.Mailbox) (message.Recipient
 	if !s.c.server.returns.spend(to.Fold().String(), limit, 24*time.Hour, tx.arrived) {
 		return message.Recipient{}, reply.New(450, "4.2.1", "<%s>: has had its %d bounces for today", to, limit) // S5
 	}
-	return message.Recipient{Address: to, Targets: []address.Mailbox{sender}, SRS: true}, nil
+	match, err := tx.home(sender)
+	if err != nil {
+		return message.Recipient{}, err
+	}
+	return message.Recipient{Address: to, Targets: match.Targets, SRS: true}, nil
+}
+
+// home returns where mail to somebody who wrote through us goes: to that address,
+// or, if it is one of our own users, to what it stands for. Sent to its domain it
+// would only come back to us.
+func (tx *transaction) home(sender address.Mailbox) (alias.Match, error) {
+	if !tx.policy.Aliases.Owns(sender.Domain) {
+		return alias.Match{Targets: []address.Mailbox{sender}}, nil
+	}
+	return tx.policy.Aliases.Lookup(sender, tx.arrived)
 }
 
 // answer takes mail to an address that stands for an author in a From which we
@@ -169,8 +183,12 @@ func (s *session) answer(tx *transaction, to address.Mailbox) (message.Recipient
 	if err != nil {
 		return message.Recipient{}, err
 	}
+	match, err := tx.home(pair.Author)
+	if err != nil {
+		return message.Recipient{}, err
+	}
 	tx.pairs = append(tx.pairs, pair)
-	return message.Recipient{Address: to, Targets: []address.Mailbox{pair.Author}, As: pair.Alias, Breaks: message.Forward}, nil
+	return message.Recipient{Address: to, Targets: match.Targets, As: pair.Alias, Breaks: message.Forward}, nil
 }
 
 // permitAnswers decides whether the message may use its reply addresses: it has to
