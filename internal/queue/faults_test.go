@@ -55,13 +55,13 @@ func TestNotRecorded(t *testing.T) {
 		w.run()
 		w.add(w.item("m1", "a@dest.test"))
 		w.addMany("other", 50, "dest.test", time.Now())
-		wait(time.Hour)
+		wait(15 * time.Minute)
 		operator := w.other()
 		defer operator.Close()
 		if err := operator.Retry(t.Context(), w.items()["m1"].ID, time.Now()); err != nil {
 			t.Error(err)
 		}
-		wait(time.Hour)
+		wait(15 * time.Minute)
 		if left := w.items(); len(left) != 1 || len(w.tries("m1")) != 1 || len(w.fates("m1")) != 0 {
 			t.Errorf("%d items left, %d attempts, %v", len(left), len(w.tries("m1")), w.fates("m1"))
 		}
@@ -264,7 +264,7 @@ func TestOtherProcess(t *testing.T) {
 		w.mu.Lock()
 		answer = ok
 		w.mu.Unlock()
-		wait(24 * time.Hour)
+		wait(2 * time.Hour)
 		if len(w.tries("hold")) != 1 || len(w.tries("drop")) != 1 || len(w.items()) != 1 {
 			t.Errorf("%d, %d attempts, %d items", len(w.tries("hold")), len(w.tries("drop")), len(w.items()))
 		}
@@ -409,7 +409,7 @@ func TestRace(t *testing.T) {
 		})
 	}
 	for i := range 10 {
-		w.addMany(fmt.Sprint("m", i, "-"), 60, fmt.Sprintf("dest%d.test", i%3), time.Now())
+		w.addMany(fmt.Sprint("m", i, "-"), 30, fmt.Sprintf("dest%d.test", i%3), time.Now())
 	}
 	for ctx.Err() == nil && len(w.items()) > 0 {
 		time.Sleep(10 * time.Millisecond)

@@ -132,10 +132,10 @@ func (q *Queue) Add(ctx context.Context, rest io.Reader, items []*store.Item) er
 }
 
 func lifetime(k store.Kind) time.Duration {
-	if k != store.Mail {
-		return reportLifetime
+	if k == store.Mail || k == "" { // as store.Add reads it
+		return mailLifetime
 	}
-	return mailLifetime
+	return reportLifetime
 }
 
 // poke makes Run look what is due.
