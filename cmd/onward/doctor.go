@@ -330,7 +330,11 @@ func (s *screen) checks(checks []doctor.Check) {
 		width, found[c.State] = max(width, cells(visible(c.Name))), found[c.State]+1
 	}
 	const states = len("failure  ")
-	width = min(width, 28)
+	most := 40 // an IPv6 address
+	if s.narrow() {
+		most = 22
+	}
+	width = min(width, most)
 	for _, c := range checks {
 		head := paint(s.colour, stateColour(c.State), string(c.State)) + strings.Repeat(" ", states-len(c.State)) + s.cell(c.Name, width) + "  "
 		for i, line := range s.wrapped(c.Sentence, states+width+2, states+width+2) {

@@ -229,7 +229,7 @@ func (b *beginning) askAddress(a *asker, host address.Domain) error {
 	if len(b.ips) > 0 || !a.there || len(doctor.PublicAddresses()) > 0 {
 		return nil
 	}
-	text, err := a.ask("Address of this server on the internet (several with commas; empty when "+host.String()+" has it in the DNS already)", "", "", func(s string) error {
+	text, err := a.ask("Public addresses, with commas (empty: those of "+host.String()+" in the DNS)", "", "", func(s string) error {
 		if s == "" {
 			return nil
 		}

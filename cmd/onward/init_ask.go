@@ -38,7 +38,10 @@ func (a *asker) ask(question, standard, option string, check func(string) error)
 		if standard == "" && option != "" {
 			return "", misuse{fmt.Errorf("%s is missing", option)}
 		}
-		return standard, check(standard)
+		if err := check(standard); err != nil {
+			return "", misuse{fmt.Errorf("%s: %w", option, err)}
+		}
+		return standard, nil
 	}
 	for {
 		fmt.Fprint(a.out, question)
@@ -82,7 +85,7 @@ func (a *asker) aliases(d *newDomain) error {
 	if !a.there {
 		return misuse{errors.New("ALIAS=TARGET is missing, such as me=you@gmail.com")}
 	}
-	fmt.Fprintf(a.out, "Aliases of %s, one a line, such as me=you@gmail.com; *=you@gmail.com is all the\nrest. An empty line ends them.\n", d.name)
+	fmt.Fprintf(a.out, "Aliases of %s, one a line, such as me=you@gmail.com; *=you@gmail.com\nfor all the rest. An empty line ends them.\n", d.name)
 	for {
 		fmt.Fprint(a.out, "Alias: ")
 		text, err := a.line()

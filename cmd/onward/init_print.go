@@ -28,6 +28,11 @@ type begun struct {
 // print tells what was done and what there is to do, for people.
 func (b *begun) print(w io.Writer) error {
 	s := newScreen(w)
+	b.show(s)
+	return s.Flush()
+}
+
+func (b *begun) show(s *screen) {
 	s.said(b)
 	if len(b.Lost) > 0 {
 		s.title("Not carried over")
@@ -53,7 +58,6 @@ func (b *begun) print(w io.Writer) error {
 		s.line("  onward serve -c " + visible(b.Config))
 	}
 	s.line("  onward doctor -c " + visible(b.Config))
-	return s.Flush()
 }
 
 // said tells what became of the files.
@@ -125,10 +129,10 @@ func (s *screen) remarks(b *begun) {
 	if b.Deaf {
 		texts = append(texts, "The DNS does not answer, so what is there already is not known. Where the domain has an SPF or DMARC record, run this again before you paste another.")
 	}
-	present := 0
+	var present []string
 	for _, r := range b.Records {
 		if r.Present {
-			present++
+			present = append(present, r.Name+" "+r.Type)
 		}
 		for _, old := range r.Instead {
 			what := "%s %s: take %s away."
@@ -141,8 +145,8 @@ func (s *screen) remarks(b *begun) {
 			texts = append(texts, r.Note)
 		}
 	}
-	if present > 0 {
-		texts = append(texts, fmt.Sprintf("%d of these %d are in the DNS already.", present, len(b.Records)))
+	if len(present) > 0 {
+		texts = append(texts, "There already: "+strings.Join(present, ", ")+".")
 	}
 	if slices.ContainsFunc(b.Reverse, func(r doctor.Record) bool { return !r.Present }) {
 		texts = append(texts, fmt.Sprintf("Ask whoever rents you the server to make %s the reverse DNS of its addresses; without that, Gmail takes nothing from them.", b.cfg.Hostname))

@@ -24,7 +24,7 @@ func (e *examination) blocklists(ctx context.Context, ip netip.Addr) []Check {
 	if len(e.Lists) == 0 {
 		return nil
 	}
-	check := "blocklists " + ip.String()
+	check := "lists " + ip.String()
 	var troubles notes
 	checker := &dnsbl.Checker{Resolver: e.Resolver, Block: e.Lists, Timeout: lineTime, Log: slog.New(&troubles)}
 	found := checker.Check(ctx, ip)
@@ -35,7 +35,7 @@ func (e *examination) blocklists(ctx context.Context, ip netip.Addr) []Check {
 	if texts := troubles.all(); len(texts) > 0 {
 		return []Check{{check, Warning, fmt.Sprintf("%s is on no blocklist that answers; %s.", ip, quote(texts[0])), ""}}
 	}
-	return []Check{{check, OK, fmt.Sprintf("%s is on none of %d common blocklists.", ip, len(e.Lists)), ""}}
+	return []Check{{check, OK, fmt.Sprintf("%s is on none of %s.", ip, blocklistCount(len(e.Lists))), ""}}
 }
 
 // CommonLists are blocklists that many mail servers ask and that anybody may.
@@ -48,6 +48,13 @@ var removal = map[string]string{
 	"b.barracudacentral.org": "https://www.barracudacentral.org/rbl/removal-request",
 	"psbl.surriel.com":       "https://psbl.org/remove",
 	"bl.mailspike.net":       "https://mailspike.io/ip_verify",
+}
+
+func blocklistCount(n int) string {
+	if n == 1 {
+		return "1 blocklist"
+	}
+	return fmt.Sprintf("%d blocklists", n)
 }
 
 func orNoReason(s string) string {
@@ -107,7 +114,7 @@ func (e *examination) clients(context.Context) []Check {
 	}
 	switch {
 	case hidden == 0 && container():
-		return []Check{{check, OK, "onward runs in a container; whether it sees the addresses of clients shows with the first mail.", ""}}
+		return []Check{{check, OK, "Whether this container sees the addresses of clients shows with the first mail.", ""}}
 	case hidden == 0:
 		return []Check{{check, OK, "No mail has come lately that would show how clients are seen.", ""}}
 	case hidden < some:
@@ -140,9 +147,9 @@ func (e *examination) clock(context.Context) []Check {
 	case newest.Sub(e.Now) > 10*time.Minute:
 		return []Check{{check, Warning, fmt.Sprintf("It is %s by the clock, but files here are of %s; it was set back, or is wrong now.", now, newest.UTC().Format(time.RFC3339)), mend}}
 	case unsynchronised():
-		return []Check{{check, OK, fmt.Sprintf("It is %s by the clock; nothing here contradicts, but the kernel says that no program keeps it right.", now), ""}}
+		return []Check{{check, OK, fmt.Sprintf("It is %s; nothing here contradicts, but no program keeps the clock right.", now), ""}}
 	}
-	return []Check{{check, OK, fmt.Sprintf("It is %s by the clock, and nothing here contradicts.", now), ""}}
+	return []Check{{check, OK, fmt.Sprintf("It is %s; nothing here contradicts.", now), ""}}
 }
 
 // newestFile is when the last of the files of configuration and state was
@@ -177,7 +184,7 @@ func (e *examination) disk(context.Context) []Check {
 	case disk.Files > 0 && disk.Ffree < disk.Files/100*uint64(store.Standard.FreePercent):
 		return []Check{{check, Failure, fmt.Sprintf("The disk of %s has hardly any inode left, so the queue takes nothing.", dir), "df -i " + dir}}
 	}
-	return []Check{{check, OK, fmt.Sprintf("%s of the disk of %s is free.", size(free), dir), ""}}
+	return []Check{{check, OK, fmt.Sprintf("%s free for %s.", size(free), dir), ""}}
 }
 
 func size(octets int64) string {

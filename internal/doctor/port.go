@@ -173,7 +173,7 @@ func (e *examination) visit(ctx context.Context, d address.Domain) (c Check, clo
 		err = errors.New("it has no address that we could connect to")
 	}
 	c.Sentence = fmt.Sprintf("No mail host of %s can be reached: %s.", d, quote(cause(err)))
-	return c, true
+	return c, !errors.Is(err, dialguard.ErrPrivate) && !errors.Is(err, dialguard.ErrOwn)
 }
 
 // mailHosts returns the hosts of a domain that are to be tried first.

@@ -57,7 +57,11 @@ func (s Subject) Send(ctx context.Context, p Probe) []Check {
 	if !strings.HasPrefix(answer, "2") {
 		first = Check{check, Failure, fmt.Sprintf("onward does not take the probe for %s: %s.", p.To, quote(answer)), "onward alias " + p.To.String()}
 	}
-	return append([]Check{first}, s.follow(ctx, id, first.State == OK)...)
+	targets := s.follow(ctx, id, first.State == OK)
+	if first.State == Failure && len(targets) > 0 {
+		first.Mend = "onward log " + id // it was not for the alias
+	}
+	return append([]Check{first}, targets...)
 }
 
 // idForm is the id of a message in an answer of ours.
