@@ -51,7 +51,8 @@ func parseCommand(line string) (command, error) {
 	default:
 		// BDAT is not offered, and the octets of its chunk must never be read
 		// as commands (RELIABILITY 10). Nor must a web request or a TLS hello
-		// on this port (RELIABILITY 11).
+		// on this port (RELIABILITY 11), or what a proxy says that nobody told
+		// us of: it would make all clients one.
 		c.fatal = c.verb == "BDAT" || !isSMTPVerb(c.verb)
 		return c, reply.New(500, "5.5.1", "command not recognised")
 	}
@@ -73,7 +74,7 @@ func upper(word string) string {
 // the verb of another protocol that lands on port 25 by mistake or malice.
 func isSMTPVerb(verb string) bool {
 	switch verb {
-	case "", "GET", "PUT", "POST", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE", "PRI":
+	case "", "GET", "PUT", "POST", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE", "PRI", "PROXY":
 		return false
 	}
 	return strings.Trim(verb, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""

@@ -37,6 +37,7 @@ const (
 var (
 	errLineTooLong = errors.New("line too long")
 	errDraining    = errors.New("shutting down")
+	errEarly       = errors.New("it spoke before the greeting; if it is a proxy, name it in policy.proxy_protocol_from")
 	errCrowdedOut  = errors.New("others find no room, and this client keeps us waiting longest")
 )
 
@@ -69,6 +70,7 @@ type conn struct {
 	ours string // replaces said when that is positive
 	out  []byte // replies on their way to the wire
 
+	greeted  bool
 	listing  chan dnsbl.Finding // what DNS lists say of the client; nil before the first MAIL
 	found    dnsbl.Finding      // what came of it
 	command  command            // the one go-smtp is handling
@@ -98,6 +100,10 @@ func newConn(s *Server, raw net.Conn, client netip.Addr) *conn {
 // Read implements io.Reader for go-smtp: it returns the next command that is
 // for go-smtp to handle.
 func (c *conn) Read(p []byte) (int, error) {
+	if !c.greeted {
+		c.greeted = true
+		c.refuseEarly()
+	}
 	c.settle()
 	for c.pass == "" {
 		if c.ended {
@@ -110,6 +116,16 @@ func (c *conn) Read(p []byte) (int, error) {
 	n := copy(p, c.pass)
 	c.pass = c.pass[n:]
 	return n, nil
+}
+
+// refuseEarly greets with a refusal whoever has spoken already (RFC 5321 4.3.1,
+// RELIABILITY 9). What sends mail waits for the greeting; what does not is a
+// program that listens to nothing, or a proxy that nobody told us of.
+func (c *conn) refuseEarly() {
+	if c.unread() > 0 {
+		c.said = c.said[:0]
+		c.end(errEarly)
+	}
 }
 
 // Write implements io.Writer for go-smtp. Its errors appear at the next read.
@@ -273,6 +289,8 @@ func lastWords(err error) *reply.Reply {
 		return reply.New(500, "5.5.6", "line too long, closing")
 	case errors.Is(err, errDraining):
 		return reply.New(421, "4.3.2", "shutting down, please come back")
+	case errors.Is(err, errEarly):
+		return reply.New(554, "5.5.0", "you did not wait for the greeting, closing")
 	case errors.Is(err, errCrowdedOut):
 		return errFull
 	case errors.Is(err, os.ErrDeadlineExceeded):

@@ -3,6 +3,7 @@ package inbound
 import (
 	"crypto/tls"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -275,6 +276,11 @@ func TestDialogues(t *testing.T) {
 			C: NOOP
 			S: 421
 			S!`,
+		"a header of a proxy that nobody told us of": `
+			S: 220
+			C: PROXY TCP4 192.0.2.1 192.0.2.2 56324 25
+			S: 500
+			S!`,
 		"a command past EHLO": `
 			S: 220
 			R: EHLO c\r\nMAIL FROM:<a@b.example>\r\n
@@ -314,6 +320,34 @@ func TestDialogues(t *testing.T) {
 			h.honest()
 		})
 	}
+}
+
+// A lateListener accepts when a client has had time to speak.
+type lateListener struct{ net.Listener }
+
+func (l lateListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	time.Sleep(50 * time.Millisecond)
+	return conn, err
+}
+
+// TestEarlyTalkers holds that whoever speaks before the greeting is not listened
+// to (RFC 5321 4.3.1, RELIABILITY 9).
+func TestEarlyTalkers(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHouse(t, nil)
+	h.connectTo(l.Addr().String())
+	h.serve(lateListener{l})
+	for _, early := range []string{"EHLO c\r\n", "\r\n", "E", "PROXY TCP4 192.0.2.1 192.0.2.2 56324 25\r\n", "\x16\x03\x01\x00"} {
+		c := h.connect()
+		c.send(early)
+		c.expect("554 5.5.0 ")
+		c.closed()
+	}
+	h.honest()
 }
 
 // TestSRSRecipient holds STANDARDS.md S3 and S4: bounces only, and only to

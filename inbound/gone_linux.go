@@ -27,21 +27,34 @@ func (c *conn) acknowledged() bool {
 	return ok && (info.State == established || info.State == closeWait) && info.Unacked == 0 && info.Notsent_bytes == 0
 }
 
+// unread returns how many octets the client has sent that nobody has read yet.
+func (c *conn) unread() (octets int) {
+	c.control(func(fd int) {
+		if n, err := unix.IoctlGetInt(fd, unix.TIOCINQ); err == nil {
+			octets = n
+		}
+	})
+	return octets
+}
+
 // tcpInfo asks the kernel about the connection; ok is false for what is no TCP,
 // or closed on our side.
 func (c *conn) tcpInfo() (info unix.TCPInfo, ok bool) {
-	tcp, isTCP := c.raw.(syscall.Conn)
-	if !isTCP {
-		return info, false
-	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return info, false
-	}
-	err = raw.Control(func(fd uintptr) {
-		if found, err := unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO); err == nil {
+	c.control(func(fd int) {
+		if found, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO); err == nil {
 			info, ok = *found, true
 		}
 	})
-	return info, ok && err == nil
+	return info, ok
+}
+
+// control hands the connection's descriptor to ask, if it has one that is open.
+func (c *conn) control(ask func(fd int)) {
+	tcp, isTCP := c.raw.(syscall.Conn)
+	if !isTCP {
+		return
+	}
+	if raw, err := tcp.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { ask(int(fd)) })
+	}
 }

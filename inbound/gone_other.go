@@ -2,6 +2,7 @@
 
 package inbound
 
-// Neither can be known here without reading.
+// Nothing of this can be known here without reading.
 func (c *conn) gone() bool         { return false }
 func (c *conn) acknowledged() bool { return false }
+func (c *conn) unread() int        { return 0 }
