@@ -31,7 +31,8 @@ const (
 	sessionTimeout = 30 * time.Minute
 	lingerTimeout  = time.Second
 	lingerOctets   = 1 << 20
-	maxJunk        = 100 // RSET, NOOP and the like without a message between them
+	maxJunk        = 100  // RSET, NOOP and the like without a message between them, MAIL that is refused too
+	maxDeferred    = 1000 // RCPT that are answered 4xx in one session; each is a line in the log and the journal
 )
 
 var (
@@ -79,6 +80,7 @@ type conn struct {
 	tx       *transaction
 	errors   int
 	junk     int // commands since the last message that lead nowhere
+	deferred int // RCPT that were answered 4xx
 	messages int
 	unheard  string                 // the id of a message whose answer the client may not have heard
 	answered atomic.Pointer[string] // the id of the message whose answer was written last

@@ -19,8 +19,8 @@ var errPipelined = reply.New(554, "5.5.0", "you did not wait for the reply, clos
 func (c *conn) dispatch(cmd command) error {
 	c.command = cmd
 	switch cmd.verb {
-	case "MAIL", "RCPT", "DATA", "QUIT":
-	default:
+	case "RCPT", "DATA", "QUIT":
+	default: // MAIL is forgiven when it begins a message
 		if c.junk++; c.junk > maxJunk {
 			return reply.New(421, "4.7.0", "too many commands without a message, closing")
 		}

@@ -276,6 +276,19 @@ func TestDialogues(t *testing.T) {
 			C: NOOP
 			S: 421
 			S!`,
+		"too many recipients that have to wait": `
+			S: 220
+			C: EHLO c
+			S: 250
+			C: MAIL FROM:<a@unknown.example>
+			S: 250
+			C: RCPT TO:<me@example.org>
+			S: 250` + strings.Repeat(`
+			C: RCPT TO:<abuse@example.org>
+			S: 452 4.5.3`, maxDeferred) + `
+			C: RCPT TO:<abuse@example.org>
+			S: 421
+			S!`,
 		"a header of a proxy that nobody told us of": `
 			S: 220
 			C: PROXY TCP4 192.0.2.1 192.0.2.2 56324 25

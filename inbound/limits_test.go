@@ -384,6 +384,19 @@ func TestMinuteLimits(t *testing.T) {
 	}
 }
 
+// TestRefusedMail holds that a client hears its limit so often and no oftener.
+func TestRefusedMail(t *testing.T) {
+	h := open(t, func(p *Policy) { p.Limits.InFlight = 1000 })
+	c := h.dial()
+	c.say("EHLO c", "250")
+	for range maxJunk - 1 {
+		c.say("MAIL FROM:<a@b.example> SIZE=1001", "452")
+	}
+	c.say("MAIL FROM:<a@b.example> SIZE=1001", "421 4.7.0")
+	c.closed()
+	h.honest()
+}
+
 // TestAliasAndSenderLimits holds how often one alias may be written to in a minute,
 // and how often a domain may write that is who it says.
 func TestAliasAndSenderLimits(t *testing.T) {

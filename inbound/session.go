@@ -86,6 +86,11 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 	}
 	if err != nil {
 		r := reply.From(err)
+		if !r.Permanent() {
+			if c.deferred++; c.deferred > maxDeferred {
+				return wire(reply.New(421, "4.7.0", "too many recipients that have to wait, closing"))
+			}
+		}
 		c.event(r, tx, "to", to)
 		c.record(tx, finding{recipients: []message.Recipient{{Address: to}}}, r)
 		return wire(r)
