@@ -11,6 +11,7 @@ import (
 type Line struct {
 	Event
 	Subject string // undecoded
+	Size    int64  // octets; 0 when the message never came, or is one of ours
 	First   bool   // it was accepted, and the journal knows no earlier message from this sender to this recipient
 }
 
@@ -22,7 +23,7 @@ const accepted = `answer AND outcome IN ('forwarded', 'queued', 'discarded')`
 func (r *Reader) Lines(ctx context.Context, f Filter, before int64) ([]Line, error) {
 	where, args := f.conditions()
 	const ask = `SELECT ` + eventColumns + `, coalesce((SELECT subject FROM message WHERE id = event.message), ''),
-		sender <> '' AND ` + accepted + ` AND NOT EXISTS (SELECT 1 FROM event AS earlier
+		coalesce((SELECT size FROM message WHERE id = event.message), 0), sender <> '' AND ` + accepted + ` AND NOT EXISTS (SELECT 1 FROM event AS earlier
 			WHERE earlier.sender = event.sender AND earlier.recipient = event.recipient AND earlier.answer AND earlier.number < event.number)
 		FROM event`
 	const lines = ` AND (answer OR number = (SELECT max(number) FROM event AS own WHERE own.message = event.message)
@@ -36,7 +37,7 @@ func (r *Reader) Lines(ctx context.Context, f Filter, before int64) ([]Line, err
 	var list []Line
 	for rows.Next() {
 		var l Line
-		if err := l.scan(rows, &l.Subject, &l.First); err != nil {
+		if err := l.scan(rows, &l.Subject, &l.Size, &l.First); err != nil {
 			return nil, err
 		}
 		list = append(list, l)
