@@ -2,10 +2,9 @@ package forward
 
 import (
 	"context"
-	"strings"
 	"time"
 
-	"onward/internal/address"
+	"onward/internal/dsn"
 	"onward/internal/reply"
 	"onward/internal/smtpclient"
 	"onward/internal/store"
@@ -177,30 +176,10 @@ func taken(done, pending, no []*delivery) *reply.Reply {
 }
 
 // relay is the destination's answer as the sender may hear it: code, status
-// and words kept, the private target, with its tag and without, replaced by the
-// address that was written to (STANDARDS.md N3).
+// and words kept, the private target, by whatever name the destination calls it,
+// replaced by the address that was written to (STANDARDS.md N3).
 func relay(d *delivery) *reply.Reply {
 	r := *d.outcome.Reply
-	written := d.recipients[0].Address.String()
-	r.Text = replaceFold(reply.Clean(r.Text), d.target.String(), written)
-	if base, _, tagged := strings.Cut(d.target.Local, "+"); tagged {
-		r.Text = replaceFold(r.Text, address.Mailbox{Local: base, Domain: d.target.Domain}.String(), written)
-	}
+	r.Text = dsn.Hide(reply.Clean(r.Text), d.target, d.recipients[0].Address)
 	return &r
-}
-
-// replaceFold replaces every occurrence of old, compared without case.
-func replaceFold(s, old, with string) string {
-	var b strings.Builder
-	lower := strings.ToLower(s)
-	old = strings.ToLower(old)
-	for {
-		i := strings.Index(lower, old)
-		if i < 0 {
-			return b.String() + s
-		}
-		b.WriteString(s[:i])
-		b.WriteString(with)
-		s, lower = s[i+len(old):], lower[i+len(old):]
-	}
 }

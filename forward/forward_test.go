@@ -333,6 +333,24 @@ func TestAnswerLost(t *testing.T) {
 	}
 }
 
+// TestTargetIsNotTold holds that no answer names the mailbox behind an alias, not
+// under another name of it, and not where it is written in UTF-8 (N3).
+func TestTargetIsNotTold(t *testing.T) {
+	for target, said := range map[string]string{
+		"old.name+x@x.example":  "user oldname@x.example (was: Old.Name@X.example) is over quota",
+		"j\u00fcrgen@x.example": "<j\u00fcrgen@x.example>: unknown user",
+		"a@b\u00fccher.example": "<a@b\u00fccher.example> and <a@xn--bcher-kva.example>: unknown",
+	} {
+		d := &delivery{target: mailbox(t, target), recipients: envelope(t, "me@example.org>"+target).Recipients}
+		for _, text := range []string{said, reply.Clean(said)} { // as it is where the destination's words are read
+			d.outcome.Reply = reply.New(550, "5.1.1", "%s", text)
+			if got := relay(d); strings.Contains(strings.ToLower(got.Text), "x.example") || strings.Contains(got.Text, "kva") || !strings.Contains(got.Text, "me@example.org") {
+				t.Errorf("%s: %q", target, got.Text)
+			}
+		}
+	}
+}
+
 func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m memory
