@@ -54,9 +54,14 @@ func damaged(err error) error {
 
 // explain adds that where SQLite says that this is so.
 func explain(err error) error {
-	e, ok := errors.AsType[*sqlite.Error](err)
-	if ok && !errors.Is(err, ErrDamaged) && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB) {
+	if IsDamaged(err) && !errors.Is(err, ErrDamaged) {
 		return damaged(err)
 	}
 	return err
+}
+
+// IsDamaged reports whether a statement failed because the file is damaged.
+func IsDamaged(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB)
 }

@@ -60,7 +60,7 @@ func (s *Store) Header(ctx context.Context, item *Item) ([]byte, error) {
 		return nil, s.missing(ctx, item)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("header of item %d: %w", item.ID, err)
+		return nil, fmt.Errorf("header of item %d: %w", item.ID, judge(err))
 	}
 	if got := sha256.Sum256(header); string(got[:]) != string(sum) {
 		return nil, fmt.Errorf("header of item %d: %w", item.ID, ErrDamaged)
@@ -110,7 +110,7 @@ func (r *restReader) load() error {
 		return r.check()
 	}
 	if err != nil {
-		return fmt.Errorf("piece %d of item %d: %w", r.number, r.item.ID, err)
+		return fmt.Errorf("piece %d of item %d: %w", r.number, r.item.ID, judge(err))
 	}
 	r.number++
 	r.size += int64(len(r.left))
@@ -127,11 +127,19 @@ func (r *restReader) check() error {
 	case errors.Is(err, sql.ErrNoRows):
 		return r.s.missing(r.ctx, r.item)
 	case err != nil:
-		return fmt.Errorf("bytes of item %d: %w", r.item.ID, err)
+		return fmt.Errorf("bytes of item %d: %w", r.item.ID, judge(err))
 	case size != r.size || string(r.sum.Sum(nil)) != string(sum):
 		return fmt.Errorf("bytes of item %d: %w", r.item.ID, ErrDamaged)
 	}
 	return io.EOF
+}
+
+// judge adds ErrDamaged to an error that means so.
+func judge(err error) error {
+	if database.IsDamaged(err) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
 }
 
 // missing says why bytes are not there: the item is gone, or they should be.

@@ -255,8 +255,8 @@ var shim = struct {
 	vfs     sqlite3.Tsqlite3_vfs // as it was
 	disks   map[string]*disk
 	files   map[uintptr]*openFile
-	methods map[uintptr]*sqlite3.Tsqlite3_io_methods // ours, by what they stand in front of
-}{disks: map[string]*disk{}, files: map[uintptr]*openFile{}, methods: map[uintptr]*sqlite3.Tsqlite3_io_methods{}}
+	methods map[uintptr]uintptr // ours, by those in the place of which they stand
+}{disks: map[string]*disk{}, files: map[uintptr]*openFile{}, methods: map[uintptr]uintptr{}}
 
 type openFile struct {
 	disk    *disk
@@ -333,14 +333,15 @@ func xOpen(tls *libc.TLS, vfs, path, file uintptr, flags int32, out uintptr) int
 	f.newName = flags&sqlite3.SQLITE_OPEN_CREATE != 0 && flags&(sqlite3.SQLITE_OPEN_WAL|sqlite3.SQLITE_OPEN_MAIN_JOURNAL) != 0
 	shim.files[file] = f
 	ours := shim.methods[*original]
-	if ours == nil {
-		methods := f.methods
+	if ours == 0 {
+		ours = libc.Xmalloc(tls, libc.Tsize_t(unsafe.Sizeof(f.methods))) // where C code may do sums with it
+		methods := at[sqlite3.Tsqlite3_io_methods](ours)
+		*methods = f.methods
 		methods.FxClose, methods.FxWrite = pointer(xClose), pointer(xWrite)
 		methods.FxTruncate, methods.FxSync = pointer(xTruncate), pointer(xSync)
-		ours = &methods
 		shim.methods[*original] = ours
 	}
-	*original = uintptr(unsafe.Pointer(ours)) // kept alive by shim.methods
+	*original = ours
 	return 0
 }
 

@@ -15,6 +15,9 @@ import (
 // times of destinations, which are kept apart, agree with the items, and Due
 // returns exactly the items whose time has come.
 func TestAnyOrder(t *testing.T) {
+	if raceEnabled {
+		t.Skip("ten times as slow, and one goroutine has no races")
+	}
 	rapid.Check(t, func(rt *rapid.T) {
 		dir := inMemory(t)
 		both := []*store.Store{open(t, dir), open(t, dir)}

@@ -2,9 +2,12 @@ package store_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -202,6 +205,9 @@ func TestLease(t *testing.T) {
 	}
 	if len(due(t, b, "example.org", start.Add(9*minute))) != 0 {
 		t.Error("due while somebody has it")
+	}
+	if begin(t, b, item(t, b, id), start.Add(9*minute), "b") {
+		t.Error("begun while somebody has it")
 	}
 	for name, err := range map[string]error{
 		"Hold": b.Hold(t.Context(), id, start, "x"), "Retry": b.Retry(t.Context(), id, start), "Drop": b.Drop(t.Context(), id, start),
@@ -461,6 +467,7 @@ func TestDamagedItems(t *testing.T) {
 		if got := due(t, s, "example.org", start); len(got) != 1 || got[0].ID != good.ID {
 			t.Errorf("due: %v", got)
 		}
+		checkTotals(t, dir)
 		all, err := s.Items(t.Context(), store.Filter{})
 		if err != nil || len(all) != 2 || all[0].State != store.Held || !strings.Contains(all[0].Reason, "damaged") || all[0].Message != "bad" {
 			t.Errorf("items: %+v, %v", all, err)
@@ -470,4 +477,52 @@ func TestDamagedItems(t *testing.T) {
 		}
 		checkTotals(t, dir)
 	})
+}
+
+// Whatever page of the database is lost: it does not open, and says so, or every
+// item is there, with its bytes or ErrDamaged, and never with others.
+func TestDamagedPages(t *testing.T) {
+	const messages, pageSize = 6, 4096
+	dir := t.TempDir()
+	s := open(t, dir)
+	for i := range messages {
+		add(t, s, fmt.Sprint("m", i), 9000, "ada@example.org")
+	}
+	s.Close()
+	whole, err := os.ReadFile(filepath.Join(dir, "onward.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	work := inMemory(t)
+	opened, damaged := 0, 0
+	for page := range len(whole) / pageSize {
+		content := bytes.Clone(whole)
+		clear(content[page*pageSize : (page+1)*pageSize])
+		if err := os.WriteFile(filepath.Join(work, "onward.db"), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := store.Open(t.Context(), work, store.Limits{})
+		if err != nil {
+			continue
+		}
+		opened++
+		items := due(t, s, "example.org", start)
+		if len(items) != messages {
+			t.Errorf("without page %d: %d items", page+1, len(items))
+		}
+		for _, it := range items {
+			header, err := s.Header(t.Context(), it)
+			rest, restErr := io.ReadAll(s.Rest(t.Context(), it))
+			want, wantRest := letter(it.Message, "x@example.org", 9000)
+			if err := cmp.Or(err, restErr); errors.Is(err, store.ErrDamaged) {
+				damaged++
+			} else if err != nil || !bytes.Equal(header, want.Header) || !bytes.Equal(rest, wantRest) {
+				t.Errorf("without page %d: %s: %v, or other bytes", page+1, it.Message, err)
+			}
+		}
+		s.Close()
+	}
+	if opened == 0 || damaged == 0 || damaged == opened*messages {
+		t.Errorf("%d of %d opened, %d items damaged: this tests nothing", opened, len(whole)/pageSize, damaged)
+	}
 }

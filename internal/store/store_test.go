@@ -148,7 +148,7 @@ func fill(t *testing.T, dir, domain string, first, n, day int) {
 }
 
 func TestDomainLimit(t *testing.T) {
-	if testing.Short() {
+	if testing.Short() || raceEnabled {
 		t.Skip("writes 100,000 rows")
 	}
 	dir := t.TempDir()
