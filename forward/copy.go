@@ -148,9 +148,11 @@ func (m *mail) fields(d *delivery) []byte {
 			b.Write(m.route.Marker.Field(recipient.Address))
 		}
 	}
-	if d.recipients[0].As == (address.Mailbox{}) { // whose results name the private mailbox
-		b.Write(m.env.Results)
+	if d.recipients[0].As != (address.Mailbox{}) { // the results name the private mailbox, and the client is its server
+		fmt.Fprintf(&b, "Received: by %s id %s;\r\n\t%s\r\n", m.route.Hostname, m.env.ID, m.env.Arrived.Format(time.RFC1123Z))
+		return b.Bytes()
 	}
+	b.Write(m.env.Results)
 	b.Write(m.env.Received)
 	return b.Bytes()
 }
@@ -214,7 +216,8 @@ func (f *Forwarder) sign(m *mail, d *delivery) error {
 	default:
 		d.copy = d.copy.With(append(signature, d.copy.Header()...))
 	}
-	if m.route.Seal == nil || !m.route.Seal(d.target.Domain) || m.env.From.IsNull() && d.recipients[0].SRS {
+	if m.route.Seal == nil || !m.route.Seal(d.target.Domain) || m.env.From.IsNull() && d.recipients[0].SRS ||
+		d.recipients[0].As != (address.Mailbox{}) { // a set has results in it
 		return nil
 	}
 	set, err := signer.Seal(d.copy, m.verdict.ARC, m.verdict.Results(m.route.Hostname), time.Now())

@@ -3,6 +3,7 @@ package forward
 import (
 	"bytes"
 	"context"
+	"io"
 	"net/netip"
 	"strings"
 	"testing"
@@ -249,6 +250,36 @@ func TestSealing(t *testing.T) {
 	w.change(func(r *Route) { r.Seal = func(d address.Domain) bool { return d == "yahoo.com" } })
 	if _, out, _ = w.send("x@letters.example", from("none.example"), message.Rewrite); strings.Contains(out, "ARC-") {
 		t.Errorf("sealed for gmail.com:\n%s", out)
+	}
+}
+
+// TestAnswerInTheNameOfTheAlias holds that what goes to an author in the name of
+// an alias tells nothing of the mailbox behind it: not its address, nor the server
+// that sent it to us, also where its domain wants an ARC set (DESIGN.md 9.5).
+func TestAnswerInTheNameOfTheAlias(t *testing.T) {
+	w := newWorld(t, false)
+	w.change(func(r *Route) {
+		r.Seal = func(address.Domain) bool { return true }
+		r.Conceal = srsLike
+	})
+	msg := content(t, w.signed("letters.example", from("letters.example")))
+	verdict := w.judge("old@letters.example", msg)
+	env := envelope(t, "reply-x@mx.example.org>bob@sender.example")
+	env.Helo, env.From = "mail.letters.example", address.ReversePath{Mailbox: address.Mailbox{Local: "private", Domain: "none.example"}}
+	env.Received = []byte("Received: from mail.letters.example ([192.0.2.1])\r\n\tby mx.example.org; Sun, 1 Mar 2026 10:00:00 +0100\r\n")
+	env.Results = []byte("Authentication-Results: mx.example.org; spf=pass smtp.mailfrom=old@letters.example\r\n")
+	env.Recipients[0].As = address.Mailbox{Local: "me", Domain: "example.org"}
+	answer, _ := w.f.Accept(t.Context(), env, verdict, msg)
+	if answer.Code != 250 || len(w.sent) != 1 {
+		t.Fatal(answer, len(w.sent))
+	}
+	b, _ := io.ReadAll(w.sent[0].Open())
+	out := string(b)
+	if strings.Contains(out, "letters.example") || strings.Contains(out, "192.0.2.1") || !strings.Contains(out, " <me@example.org>\r\n") {
+		t.Errorf("the copy is\n%s", out)
+	}
+	if !strings.Contains(out, "Received: by mx.example.org id "+env.ID) {
+		t.Errorf("no hop of ours in\n%s", out)
 	}
 }
 
