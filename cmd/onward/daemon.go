@@ -44,13 +44,14 @@ import (
 
 // A daemon is `onward serve` at work.
 type daemon struct {
-	log     *slog.Logger
-	state   *state
-	queue   *queue.Queue
-	keeper  atomic.Pointer[certificate.Keeper]
-	lists   inbound.Lists
-	uses    replyaddr.Uses
-	current atomic.Pointer[running]
+	log       *slog.Logger
+	state     *state
+	queue     *queue.Queue
+	listening []netip.AddrPort // our listeners
+	keeper    atomic.Pointer[certificate.Keeper]
+	lists     inbound.Lists
+	uses      replyaddr.Uses
+	current   atomic.Pointer[running]
 }
 
 // running is everything that one reading of the configuration decides. It is
@@ -72,7 +73,7 @@ func start(ctx context.Context, cfg *config.Config, table *alias.Table, log *slo
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := newDaemon(ctx, cfg, table, log)
+	d, err := newDaemon(ctx, cfg, table, listeners, log)
 	if err != nil {
 		for _, l := range listeners {
 			l.Close()
@@ -83,8 +84,13 @@ func start(ctx context.Context, cfg *config.Config, table *alias.Table, log *slo
 }
 
 // newDaemon opens the state and builds what the configuration describes.
-func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, log *slog.Logger) (*daemon, error) {
+func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, listeners []net.Listener, log *slog.Logger) (*daemon, error) {
 	d := &daemon{log: log}
+	for _, l := range listeners {
+		if tcp, ok := l.Addr().(*net.TCPAddr); ok {
+			d.listening = append(d.listening, tcp.AddrPort())
+		}
+	}
 	var err error
 	limits := func() journal.Limits {
 		if now := d.current.Load(); now != nil {
@@ -498,6 +504,7 @@ func (d *daemon) client(cfg *config.Config, dns resolver.Resolver, relay *smtpcl
 		Relay:        relay,
 		TLS:          &tlspolicy.Finder{Resolver: dns, Policies: d.state.policies, Web: web(cfg, dns), Port: cfg.Delivery.Port, Report: d.noteTLS},
 		Destinations: d.state.destinations,
+		Listening:    d.listening,
 		Limits: smtpclient.Limits{
 			PerDestination:      cfg.Delivery.PerDestination,
 			PerMailbox:          cfg.Delivery.PerMailbox,
