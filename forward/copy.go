@@ -32,6 +32,7 @@ func (f *Forwarder) prepare(ctx context.Context, m *mail) error {
 	if m.proof, err = dkim.Prove(m.verdict.DKIM, m.msg.Body()); err != nil {
 		return reply.Trouble(err)
 	}
+	m.signatures = map[signed][]byte{}
 	for _, d := range m.deliveries {
 		if err := f.makeCopy(ctx, m, d); err != nil {
 			return err
@@ -207,15 +208,11 @@ func (f *Forwarder) sign(m *mail, d *delivery) error {
 	if err != nil {
 		return err
 	}
-	signature, err := signer.Sign(d.copy)
-	switch {
-	case errors.Is(err, signing.ErrBlankLines):
-		f.Log.Warn("not signed", "id", m.env.ID, "to", d.target, "err", err)
-	case err != nil:
+	signature, err := f.signature(m, d, signer)
+	if err != nil {
 		return fmt.Errorf("signing: %w", err)
-	default:
-		d.copy = d.copy.With(append(signature, d.copy.Header()...))
 	}
+	d.copy = d.copy.With(append(bytes.Clone(signature), d.copy.Header()...))
 	if m.route.Seal == nil || !m.route.Seal(d.target.Domain) || m.env.From.IsNull() && d.recipients[0].SRS ||
 		d.recipients[0].As != (address.Mailbox{}) { // a set has results in it
 		return nil
@@ -226,6 +223,37 @@ func (f *Forwarder) sign(m *mail, d *delivery) error {
 	}
 	d.copy = d.copy.With(append(set, d.copy.Header()...))
 	return nil
+}
+
+// A signed is what copies have in common that one signature serves: it covers
+// the body, and what a reader sees of the header.
+type signed struct {
+	domain address.Domain
+	from   address.Mailbox // the alias whose reply address is in From, where that was rewritten
+}
+
+// signature signs a copy, or returns the signature of one like it: with a large
+// body and many targets to sign each would take minutes. It is empty for a message
+// that cannot be signed.
+func (f *Forwarder) signature(m *mail, d *delivery, signer *signing.Signer) ([]byte, error) {
+	to := d.recipients[0]
+	key := signed{domain: m.route.Domain(to.Address.Domain)}
+	if d.rewritten {
+		key.from = to.Address.Fold()
+	}
+	one, known := m.signatures[key]
+	if known && to.As == (address.Mailbox{}) {
+		return one, nil
+	}
+	signature, err := signer.Sign(d.copy)
+	if errors.Is(err, signing.ErrBlankLines) {
+		f.Log.Warn("not signed", "id", m.env.ID, "to", d.target, "err", err)
+		err = nil
+	}
+	if err == nil && to.As == (address.Mailbox{}) {
+		m.signatures[key] = signature
+	}
+	return signature, err
 }
 
 // A Copy is what would go out to one target, for `onward explain`.

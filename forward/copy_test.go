@@ -238,6 +238,40 @@ func TestSignatureThatForbids(t *testing.T) {
 	}
 }
 
+// TestSignedOnce holds that copies which look the same to their readers have the
+// same signature, which each of them verifies: the body is read once however many
+// targets there are. Copies with a From of their own have their own.
+func TestSignedOnce(t *testing.T) {
+	w := newWorld(t, false)
+	for _, tt := range []struct {
+		sender, text string
+		want         int // signatures
+	}{
+		{"x@none.example", from("none.example"), 1},
+		{"x@letters.example", from("letters.example"), 2}, // From is rewritten, for two aliases
+	} {
+		msg := content(t, tt.text)
+		verdict := w.judge(tt.sender, msg)
+		env := envelope(t, "me@example.org>a@gmail.com,b@gmail.com", "you@example.org>c@gmail.com,d@gmail.com")
+		for i := range env.Recipients {
+			env.Recipients[i].Breaks = message.Rewrite
+		}
+		env.From = verdict.From
+		m := &mail{env: env, verdict: verdict, msg: msg, route: w.f.Route()}
+		if err := w.f.prepare(t.Context(), m); err != nil || len(m.deliveries) != 4 {
+			t.Fatal(err, len(m.deliveries))
+		}
+		for _, d := range m.deliveries {
+			if after := w.judge(d.from.String(), d.copy); after.DKIM[0].Result != dkim.Pass || after.DKIM[0].Domain != "mx.example.org" {
+				t.Errorf("%s: %+v", d.target, after.DKIM[0])
+			}
+		}
+		if len(m.signatures) != tt.want {
+			t.Errorf("%s: %d signatures, want %d", tt.sender, len(m.signatures), tt.want)
+		}
+	}
+}
+
 // TestSealing holds that an ARC set is put on top for the targets that want one,
 // and that the whole verifies.
 func TestSealing(t *testing.T) {

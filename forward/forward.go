@@ -101,6 +101,7 @@ type mail struct {
 	msg        *message.Message
 	route      Route
 	proof      *dkim.Proof
+	signatures map[signed][]byte // ours, each made once
 	deliveries []*delivery
 }
 
