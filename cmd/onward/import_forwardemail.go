@@ -17,7 +17,9 @@ func (i *importing) readForwardEmail(text string) error {
 		case strings.EqualFold(entry.words[0], "$ORIGIN") && len(entry.words) > 1:
 			origin, _ = parseOwnDomain(entry.words[1])
 			continue
-		case !entry.indented && !strings.HasPrefix(entry.words[0], "forward-email"):
+		case entry.quoted || strings.HasPrefix(entry.words[0], "forward-email"): // as dig +short prints them
+			owner = i.own
+		case !entry.indented:
 			owner = ownerOf(entry.words[0], origin)
 		}
 		value := ""
@@ -62,6 +64,7 @@ func ownerOf(name string, origin address.Domain) address.Domain {
 type zoneEntry struct {
 	number   int // of its first line
 	indented bool
+	quoted   bool // the first word is
 	words    []string
 }
 
@@ -87,6 +90,7 @@ func zoneEntries(text string) []zoneEntry {
 			case ')':
 				depth, l = max(0, depth-1), l[1:]
 			default:
+				current.quoted = current.quoted || len(current.words) == 0 && l[0] == '"' && !current.indented
 				var word string
 				word, l = cutWord(l)
 				current.words = append(current.words, word)

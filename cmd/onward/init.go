@@ -132,6 +132,9 @@ func (f *initFlags) path(cmd *cobra.Command) (string, error) {
 	if path, err := config.Find(named); err == nil {
 		return path, nil
 	}
+	if os.Getenv("STATE_DIRECTORY") != "" { // a service, or a container
+		return "/etc/onward/onward.yaml", nil
+	}
 	return "onward.yaml", nil
 }
 
@@ -221,6 +224,9 @@ func (b *beginning) create() error {
 		return err
 	}
 	b.written = true
+	if a.there {
+		fmt.Fprintln(a.out)
+	}
 	return nil
 }
 

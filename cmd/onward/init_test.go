@@ -173,7 +173,7 @@ example.org. IN MX 10 mx1.forwarder.example.
 mx.example.org. IN A 127.0.0.1
 mx.example.org. IN TXT "v=spf1 include:_spf.google.com ~all"
 _spf.google.com. IN TXT "v=spf1 ip4:203.0.113.0/24 -all"
-_dmarc.example.org. IN TXT "v=DMARC1; p=quarantine; rua=mailto:d@example.org; adkim=r"
+_dmarc.example.org. IN TXT "v=DMARC1; p=none; rua=mailto:d@example.org; adkim=r"
 `
 	got := begin(t, zone, "--dir", t.TempDir(), "example.org", "me=you@gmail.com")
 	for _, tt := range []struct {
@@ -184,7 +184,7 @@ _dmarc.example.org. IN TXT "v=DMARC1; p=quarantine; rua=mailto:d@example.org; ad
 		{"mx.example.org A", "127.0.0.1", true, ""},
 		{"mx.example.org TXT", "v=spf1 ip4:127.0.0.1 include:_spf.google.com ~all", false, "v=spf1 include:_spf.google.com ~all"},
 		{"example.org MX", "mx.example.org", false, "10 mx1.forwarder.example"},
-		{"_dmarc.example.org TXT", "v=DMARC1; p=quarantine; rua=mailto:d@example.org; adkim=s; aspf=s", false, "v=DMARC1; p=quarantine; rua=mailto:d@example.org; adkim=r"},
+		{"_dmarc.example.org TXT", "v=DMARC1; p=none; rua=mailto:d@example.org; adkim=s; aspf=s", false, "v=DMARC1; p=none; rua=mailto:d@example.org; adkim=r"},
 	} {
 		r := find(t, got.Records, tt.name)
 		if r.Value != tt.value || r.Present != tt.present || strings.Join(r.Instead, ",") != tt.instead || r.Zone != "example.org" {

@@ -64,8 +64,10 @@ func public(k *dkim.Key) string {
 
 // dmarc checks the policy of a domain, and that what we forward does not count
 // as the domain's own: our return paths and signatures are in the SRS domain, and
-// where that is related, forged mail in the name of the domain would pass DMARC at
-// the mailbox because we handed it on (docs/dns.md).
+// where that is related, mail that others forge in the name of the domain would
+// pass DMARC at the mailbox because we handed it on. What fails p=quarantine or
+// p=reject gets another From from us (docs/journey.md); with p=none only strict
+// alignment helps (docs/dns.md).
 func (e *examination) dmarc(ctx context.Context, d address.Domain) []Check {
 	check := "DMARC " + d.String()
 	srs := e.srsOf(d)
@@ -96,22 +98,19 @@ func (e *examination) dmarc(ctx context.Context, d address.Domain) []Check {
 	}
 	policy := fmt.Sprintf("The policy of %s is %s", d, v.Policy)
 	strict := v.Record.StrictSPF && (v.Record.StrictDKIM || len(e.Keys) == 0)
-	refused := v.Policy == dmarc.PolicyReject && e.Config.Policy.DMARC != "observe"
 	switch {
 	case !related:
 		return []Check{{check, OK, policy + ", and what we forward does not count as its own.", ""}}
-	case srs == d && refused:
-		return []Check{{check, Warning, policy + fmt.Sprintf(", and its return paths are in %s itself: forged mail that is excused here passes at the mailbox.", d), e.ownSRS(d)}}
+	case v.Policy != dmarc.PolicyNone && strict:
+		return []Check{{check, OK, policy + ", and strict; answers to mail whose From we rewrote do not pass it.", ""}}
+	case v.Policy != dmarc.PolicyNone:
+		return []Check{{check, OK, policy + "; what fails it here goes on under another From, if at all.", ""}}
 	case srs == d:
 		return []Check{{check, Failure, policy + fmt.Sprintf(", and its return paths are in %s itself: mail that others forge in its name passes DMARC at the mailbox once we have forwarded it.", d), e.ownSRS(d)}}
 	case strict:
 		return []Check{{check, OK, policy + fmt.Sprintf(", and strict, so that what we forward under %s does not count as its own.", srs), ""}}
 	}
-	state := Failure
-	if refused {
-		state = Warning // what fails is refused here, and only what a list or forwarder excuses gets on
-	}
-	return []Check{{check, state, policy + fmt.Sprintf(", but not strict: mail that others forge in its name passes DMARC at the mailbox once we have forwarded it under %s.", srs), dmarcRecord(v.PolicyDomain, existingOf(v, existing)).String()}}
+	return []Check{{check, Failure, policy + fmt.Sprintf(", but not strict: mail that others forge in its name passes DMARC at the mailbox once we have forwarded it under %s.", srs), dmarcRecord(v.PolicyDomain, existingOf(v, existing)).String()}}
 }
 
 // existingOf is the text of the record that is in force, which may be a parent's.
