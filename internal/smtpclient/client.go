@@ -306,8 +306,8 @@ func (c *Client) visit(ctx context.Context, t *Transaction, out Outcome, turn *t
 func (c *Client) converse(ctx context.Context, t *Transaction, out *Outcome, turn *turn) (*reply.Reply, error) {
 	if conn := turn.reuse(c.key(out.Addr, turn.rule(ctx, out.Host))); conn != nil {
 		conn.again(ctx, c.Timeouts.withDefaults())
-		said, err := c.transact(ctx, t, out, turn, conn)
-		if end, ok := ctx.Deadline(); !conn.stale(err) || ctx.Err() != nil || ok && !time.Now().Before(end) {
+		said, stale, err := c.transact(ctx, t, out, turn, conn)
+		if end, ok := ctx.Deadline(); !stale || ctx.Err() != nil || ok && !time.Now().Before(end) {
 			return said, err
 		}
 	}
@@ -331,13 +331,15 @@ func (c *Client) connect(ctx context.Context, t *Transaction, out *Outcome, turn
 		conn.close()
 		return nil, err
 	}
-	return c.transact(ctx, t, out, turn, conn)
+	said, _, err := c.transact(ctx, t, out, turn, conn)
+	return said, err
 }
 
 // transact holds one transaction on conn, and leaves conn for the next one or
-// ends it. It returns the destination's positive answer, or what went wrong, and
-// notes in out how far it came.
-func (c *Client) transact(ctx context.Context, t *Transaction, out *Outcome, turn *turn, conn *conn) (*reply.Reply, error) {
+// ends it. It returns the destination's positive answer, or what went wrong and
+// whether that says more of the connection than of the message, and notes in out
+// how far it came. From then on conn is another's.
+func (c *Client) transact(ctx context.Context, t *Transaction, out *Outcome, turn *turn, conn *conn) (said *reply.Reply, stale bool, err error) {
 	again := false
 	defer func() {
 		conn.report(out)
@@ -347,9 +349,10 @@ func (c *Client) transact(ctx context.Context, t *Transaction, out *Outcome, tur
 			conn.close()
 		}
 	}()
-	said, err := conn.send(ctx, t)
+	said, err = conn.send(ctx, t)
+	stale = conn.stale(err)
 	again = turn.d != nil && conn.finish(ctx, err)
-	return said, err
+	return said, stale, err
 }
 
 // key returns what a connection to addr has to have been opened with.
