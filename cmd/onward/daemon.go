@@ -334,6 +334,7 @@ func (r *running) queueRoute() queue.Route {
 		Postmaster:     r.config.Postmaster,
 		Sign:           func(*message.Message) ([]byte, error) { return nil, nil },
 		PerDestination: r.config.Delivery.PerDestination,
+		Home:           r.home,
 	}
 	if r.signer != nil {
 		route.Sign = func(msg *message.Message) ([]byte, error) {
@@ -345,6 +346,15 @@ func (r *running) queueRoute() queue.Route {
 		}
 	}
 	return route
+}
+
+// home is where mail of ours to an address goes.
+func (r *running) home(to address.Mailbox) []address.Mailbox {
+	if !r.policy.Aliases.Owns(to.Domain) {
+		return []address.Mailbox{to}
+	}
+	match, _ := r.policy.Aliases.Lookup(to, time.Now()) // of nobody there are no targets
+	return match.Targets
 }
 
 // signers returns who signs for each SRS domain, with all keys made and read, or

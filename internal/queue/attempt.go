@@ -169,6 +169,9 @@ func (a *attempt) fail(ctx context.Context, now time.Time, expired bool) {
 // report ends an item by a report to its sender.
 func (a *attempt) report(ctx context.Context, now time.Time, expired bool, reason string) {
 	report, rest, err := compose(a.Route(), a.item, a.header, a.out, expired, now)
+	if err == nil && len(report) == 0 {
+		err = errors.New("its address leads nowhere")
+	}
 	if err != nil {
 		a.hold(ctx, fmt.Sprintf("its sender was not told: %v: %s", err, reason))
 		return

@@ -53,11 +53,17 @@ type Deliverer interface {
 
 // Route is how mail leaves the queue, and what a reload replaces.
 type Route struct {
-	Deliverer      Deliverer
-	Hostname       address.Domain                         // ours, in reports
-	Postmaster     address.Mailbox                        // who hears of held mail
-	Sign           func(*message.Message) ([]byte, error) // returns the fields to stand on top of a report
-	PerDestination int                                    // attempts at once for one domain; 0 is no limit
+	Deliverer  Deliverer
+	Hostname   address.Domain                         // ours, in reports
+	Postmaster address.Mailbox                        // who hears of held mail
+	Sign       func(*message.Message) ([]byte, error) // returns the fields to stand on top of a report
+
+	// Home returns where mail of ours to an address goes: there, or, where it is of
+	// one of our own users, to what it stands for, since its domain would bring it
+	// back to us; to nobody, where that is so. Nil: there.
+	Home func(address.Mailbox) []address.Mailbox
+
+	PerDestination int // attempts at once for one domain; 0 is no limit
 }
 
 // Config is what a Queue needs. Record may be nil.

@@ -61,7 +61,7 @@ func (q *quota) take(to address.Mailbox, now time.Time) bool {
 }
 
 // compose writes the report that an item could not be delivered (N1).
-func compose(route Route, item *store.Item, header []byte, out smtpclient.Outcome, expired bool, now time.Time) (*store.Item, []byte, error) {
+func compose(route Route, item *store.Item, header []byte, out smtpclient.Outcome, expired bool, now time.Time) ([]*store.Item, []byte, error) {
 	id := message.NewID(now)
 	mail, err := dsn.Report{
 		Hostname: route.Hostname, ID: id, Now: now,
@@ -74,9 +74,9 @@ func compose(route Route, item *store.Item, header []byte, out smtpclient.Outcom
 	return outgoing(route, mail, store.Report, id, item.Sender.Mailbox, item.Sender.Mailbox, now)
 }
 
-// outgoing makes an item of mail of our own, signed (RELIABILITY 32), with a null
-// sender.
-func outgoing(route Route, mail dsn.Mail, kind store.Kind, id string, to, target address.Mailbox, now time.Time) (*store.Item, []byte, error) {
+// outgoing makes items of mail of our own, signed (RELIABILITY 32), with a null
+// sender: one for each target.
+func outgoing(route Route, mail dsn.Mail, kind store.Kind, id string, to, target address.Mailbox, now time.Time) ([]*store.Item, []byte, error) {
 	b := message.NewBuffer("") // it stays in memory
 	b.Write(mail.Header)
 	b.Write(mail.Rest)
@@ -89,11 +89,19 @@ func outgoing(route Route, mail dsn.Mail, kind store.Kind, id string, to, target
 		return nil, nil, fmt.Errorf("%s: %w", kind, err)
 	}
 	header := append(signature, mail.Header...)
-	return &store.Item{
-		Message: id, Kind: kind, Recipient: to, Target: target,
-		Header: header, Size: int64(len(header) + len(mail.Rest)), EightBit: mail.EightBit, UTF8: mail.UTF8,
-		Arrived: now, Expires: now.Add(reportLifetime), Next: now,
-	}, mail.Rest, nil
+	targets := []address.Mailbox{target}
+	if route.Home != nil {
+		targets = route.Home(target)
+	}
+	var items []*store.Item
+	for _, target := range targets {
+		items = append(items, &store.Item{
+			Message: id, Kind: kind, Recipient: to, Target: target,
+			Header: header, Size: int64(len(header) + len(mail.Rest)), EightBit: mail.EightBit, UTF8: mail.UTF8,
+			Arrived: now, Expires: now.Add(reportLifetime), Next: now,
+		})
+	}
+	return items, mail.Rest, nil
 }
 
 // lastNotice returns when the postmaster was told of held mail.
@@ -131,14 +139,17 @@ func (s *schedule) notify(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	item, rest, err := outgoing(route, mail, store.Notice, notice.ID, notice.To, route.Postmaster, now)
+	items, rest, err := outgoing(route, mail, store.Notice, notice.ID, notice.To, route.Postmaster, now)
+	if err == nil && len(items) == 0 {
+		err = fmt.Errorf("postmaster %s leads nowhere", route.Postmaster)
+	}
 	if err != nil {
 		return err
 	}
-	if err := s.Add(ctx, bytes.NewReader(rest), []*store.Item{item}); err != nil {
+	if err := s.Add(ctx, bytes.NewReader(rest), items); err != nil {
 		return err
 	}
 	s.notified = now
-	s.Log.Info("postmaster is told of held mail", "id", item.Message, "to", item.Target, "held", stats.Held)
+	s.Log.Info("postmaster is told of held mail", "id", notice.ID, "to", route.Postmaster, "held", stats.Held)
 	return s.Store.SavePause(ctx, store.Pause{Key: noticeKey, Until: now.Add(noticeEvery), Reason: "held mail was told of"})
 }

@@ -86,9 +86,10 @@ func (s *Store) SetAside(ctx context.Context, item *Item, reason string, a Attem
 }
 
 // Finish ends the item: it was delivered, or refused for good. In the same
-// transaction its report goes into the queue, unless report is nil. A report is
-// never refused for want of room, as it takes the place of the item.
-func (s *Store) Finish(ctx context.Context, item, report *Item, rest io.Reader) error {
+// transaction its report goes into the queue, an item for each target of that,
+// unless there is none. A report is never refused for want of room, as it takes the
+// place of the item.
+func (s *Store) Finish(ctx context.Context, item *Item, report []*Item, rest io.Reader) error {
 	err := s.db.Write(ctx, func(tx *database.Tx) error {
 		var held bool
 		const ask = `SELECT EXISTS (SELECT 1 FROM item WHERE id = ? AND attempts = ? AND state = 'waiting')`
@@ -98,7 +99,7 @@ func (s *Store) Finish(ctx context.Context, item, report *Item, rest io.Reader) 
 		if !held {
 			return ErrLost
 		}
-		if report != nil {
+		if len(report) > 0 {
 			if err := s.addReport(tx, report, rest); err != nil {
 				return err
 			}
@@ -114,13 +115,13 @@ func (s *Store) Finish(ctx context.Context, item, report *Item, rest io.Reader) 
 	return nil
 }
 
-func (s *Store) addReport(tx *database.Tx, report *Item, rest io.Reader) error {
+func (s *Store) addReport(tx *database.Tx, report []*Item, rest io.Reader) error {
 	in := newPieces(rest)
 	defer in.free()
 	if err := in.next(); err != nil {
 		return err
 	}
-	if err := s.add(tx, in, []*Item{report}, Limits{}); err != nil {
+	if err := s.add(tx, in, report, Limits{}); err != nil {
 		return fmt.Errorf("its report: %w", err)
 	}
 	return nil

@@ -217,7 +217,7 @@ func lifeOfMail(s *store.Store, l *ledger, checkpoint func()) {
 			if item := add(fmt.Sprint("refused", i), 700); item != nil && begin(item) {
 				report, rest := letter("report-"+item.Message, item.Sender.String(), 400)
 				report.Kind = store.Report
-				l.write(item.Message, "report", func() error { return s.Finish(ctx, item, report, bytes.NewReader(rest)) })
+				l.write(item.Message, "report", func() error { return s.Finish(ctx, item, []*store.Item{report}, bytes.NewReader(rest)) })
 			}
 		})
 	}

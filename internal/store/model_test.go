@@ -82,7 +82,7 @@ func TestAnyOrder(t *testing.T) {
 				if rapid.Bool().Draw(rt, "report") {
 					names++
 					report, rest := letter(fmt.Sprint("r", names), "x@"+domain.Draw(rt, "domain"), 10)
-					err := s().Finish(t.Context(), it, report, bytes.NewReader(rest))
+					err := s().Finish(t.Context(), it, []*store.Item{report}, bytes.NewReader(rest))
 					if err == nil {
 						known[report.ID] = report
 					}

@@ -185,7 +185,7 @@ func TestLimits(t *testing.T) {
 	}
 	begin(t, s, first[0], start, "me")
 	report, rest := letter("r", "ada@example.org", 9000)
-	if err := s.Finish(t.Context(), first[0], report, bytes.NewReader(rest)); err != nil {
+	if err := s.Finish(t.Context(), first[0], []*store.Item{report}, bytes.NewReader(rest)); err != nil {
 		t.Errorf("a report is refused for want of room: %v", err)
 	}
 }
