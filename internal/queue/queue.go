@@ -103,6 +103,7 @@ type Queue struct {
 	poked   chan struct{}       // something may be due
 	known   chan address.Domain // a domain that was away has taken a message in session
 	away    sync.Map            // of address.Domain: those to be told of
+	session session
 
 	clock func() time.Time // time.Now, but in tests
 	look  time.Duration    // how often the store is asked what is due
@@ -133,6 +134,7 @@ func (q *Queue) Add(ctx context.Context, rest io.Reader, items []*store.Item) er
 	if err := q.Store.Add(ctx, rest, items); err != nil {
 		return err
 	}
+	q.session.failed(q, items)
 	q.poke()
 	return nil
 }
@@ -155,6 +157,7 @@ func (q *Queue) poke() {
 // Recovered tells the queue that a domain has taken a message in session. When
 // it was away, what waits for it goes at once. It costs next to nothing.
 func (q *Queue) Recovered(domain address.Domain) {
+	q.session.took(domain)
 	if _, away := q.away.Load(domain); away {
 		select {
 		case q.known <- domain:

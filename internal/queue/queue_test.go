@@ -386,11 +386,12 @@ func TestRestartMany(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	w.stop()
-	if grown := heap() - before; grown > 4<<20 {
+	grown := heap() - before
+	if grown > 4<<20 {
 		t.Errorf("the heap has grown by %d octets for %d items", grown, count)
 	}
 	started := w.attempts[0].at.Sub(began)
-	if t.Logf("%d items: first attempt after %v", count, started); started > 5*time.Second {
+	if t.Logf("%d items: first attempt after %v, heap grown by %d octets", count, started, grown); started > 5*time.Second {
 		t.Errorf("it took %v to start", started)
 	}
 	for i, n := range most {

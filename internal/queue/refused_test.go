@@ -36,3 +36,27 @@ func TestRefusedInSession(t *testing.T) {
 		}
 	})
 }
+
+// TestWakesWhatSessionsLeft holds that what sessions could not deliver, and the
+// queue has not tried yet, goes as soon as a session delivers to that domain again.
+func TestWakesWhatSessionsLeft(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := newWorld(t, always(ok))
+		w.run()
+		defer w.audit()
+		for _, id := range []string{"a", "b", "c", "d", "e"} {
+			item := w.item(id, id+"@gmail.test")
+			item.Attempts, item.Tried, item.Next = 1, 1, w.queue.clock().Add(2*time.Minute)
+			w.add(item)
+		}
+		wait(time.Second)
+		if got := w.fates("a"); len(got) != 0 {
+			t.Fatalf("before: %v", got)
+		}
+		w.queue.Recovered("gmail.test")
+		wait(5 * time.Second)
+		if got := w.fates("e"); len(got) != 1 || got[0] != Delivered {
+			t.Errorf("after: %v", got)
+		}
+	})
+}

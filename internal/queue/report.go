@@ -65,7 +65,7 @@ func compose(route Route, item *store.Item, header []byte, out smtpclient.Outcom
 	id := message.NewID(now)
 	mail, err := dsn.Report{
 		Hostname: route.Hostname, ID: id, Now: now,
-		Sender: item.Sender.Mailbox, Alias: item.Recipient, Target: item.Target, Arrived: item.Arrived,
+		Sender: item.Sender.Mailbox, Alias: item.Recipient, Also: item.Also, Target: item.Target, Arrived: item.Arrived,
 		Expired: expired, Reply: out.Reply, Said: out.Said, Header: header,
 	}.Compose()
 	if err != nil {

@@ -169,7 +169,12 @@ func (s *schedule) learn(ctx context.Context, r result) {
 
 // recovered notes what a delivery in session says of a domain.
 func (s *schedule) recovered(ctx context.Context, domain address.Domain) {
-	if d := s.destinations[domain]; d != nil && d.took(s.Route().PerDestination) {
+	d := s.destinations[domain]
+	if d == nil {
+		d = newDestination(domain, true)
+		s.destinations[domain] = d
+	}
+	if _, away := s.away.Load(domain); d.took(s.Route().PerDestination) || away {
 		s.wake(ctx, d)
 	}
 }
