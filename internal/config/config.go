@@ -49,6 +49,7 @@ type Config struct {
 	Queue      Queue           `yaml:"queue" doc:"What is kept of mail whose destination is away."`
 	Reports    Reports         `yaml:"reports" doc:"What is told to others about how their mail went."`
 	Journal    Journal         `yaml:"journal" doc:"How long the record of what happened to each message is kept."`
+	Admin      Admin           `yaml:"admin" doc:"The status page and metrics."`
 
 	Files []string `yaml:"-"` // everything that went into this Config: files and include patterns
 
@@ -201,6 +202,13 @@ type Reports struct {
 	TLS bool `yaml:"tls" example:"true" doc:"Send the owners of domains that ask for it a daily report of how TLS with their mail hosts went (RFC 8460)."`
 }
 
+// Admin says where the status page is, and who may change something there.
+type Admin struct {
+	Listen    string   `yaml:"listen" is:"listen or off" example:"\"off\"" doc:"The address and port of the status page, /metrics, /healthz and /readyz; off for none. Other addresses than loopback need a token."`
+	TokenFile string   `yaml:"token_file" is:"file" default:"none: nothing can be changed there" example:"/etc/onward/admin-token" doc:"The file with the token, at least 20 characters, that lets its bearer change the queue, and see the page from elsewhere."`
+	Hosts     []string `yaml:"hosts" is:"name" default:"none" example:"[status.example.org]" doc:"Names by which the page is called, beside localhost and addresses."`
+}
+
 // Journal bounds the record of what happened.
 type Journal struct {
 	Keep time.Duration `yaml:"keep" is:"days" min:"1d" max:"3650d" example:"30d" doc:"How long the record of a message is kept."`
@@ -240,6 +248,7 @@ func defaults() *Config {
 		Policy:   Policy{DMARC: "enforce", Breaks: "rewrite"},
 		Delivery: Delivery{Mode: "in-session", IPv6: "auto", Port: 25, PerDestination: 20, PerMailbox: 2, PerMailboxPerSecond: 1},
 		Queue:    Queue{Lifetime: 5 * 24 * time.Hour, Messages: 100_000, Size: 20 << 30},
+		Admin:    Admin{Listen: "127.0.0.1:8025"},
 		Journal:  Journal{Keep: 30 * 24 * time.Hour, Size: 1 << 30},
 	}
 }
@@ -255,10 +264,4 @@ func stateDir() string {
 		return abs
 	}
 	return dir
-}
-
-// notYet are the keys of the contract that this version does not act on: they
-// may hold anything, and are answered with a warning.
-var notYet = []struct{ section, key, doc string }{
-	{"", "admin", "The status page and metrics."},
 }

@@ -38,11 +38,7 @@ func asWritten(key string) string { return key }
 
 // value reads one value into the field of the struct that it belongs to.
 func (s *source) value(key, n *yaml.Node, into reflect.Value, name string, f *field) {
-	switch {
-	case f.typ == nil:
-		s.warnOnce(key, sections[into.Type()].name, f.key)
-		return
-	case n.Tag == "!!null":
+	if n.Tag == "!!null" {
 		s.at(key, "%s has no value; give it one, or remove the line", name)
 		return
 	}
@@ -59,17 +55,6 @@ func (s *source) value(key, n *yaml.Node, into reflect.Value, name string, f *fi
 		} else if s.scalar(n, p, name, f) {
 			s.resolve(n, p, name, f)
 		}
-	}
-}
-
-// warnOnce reports a key that has no effect yet, at the first place it stands.
-func (s *source) warnOnce(key *yaml.Node, section, name string) {
-	if section != "" {
-		name = section + "." + name
-	}
-	if !s.warned[name] {
-		s.warned[name] = true
-		s.warn(key, "%s has no effect in this version of onward", name)
 	}
 }
 

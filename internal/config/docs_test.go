@@ -53,12 +53,10 @@ func table(t *testing.T, name string) string {
 			continue
 		}
 		for _, f := range sec.fields {
-			if f.doc == "" || f.typ != nil && f.example == "" && sections[f.typ] == nil {
+			if f.doc == "" || f.example == "" && sections[f.typ] == nil {
 				t.Errorf("%s.%s lacks a doc or example tag", name, f.key)
 			}
 			switch {
-			case f.typ == nil:
-				fmt.Fprintf(&b, "| `%s` | | | | %s *No effect in this version.* |\n", f.key, f.doc)
 			case sections[f.typ] != nil:
 				fmt.Fprintf(&b, "| `%s` | [below](#%s) | | | %s |\n", f.key, f.key, f.doc)
 			default:
@@ -110,7 +108,7 @@ func (f *field) typeText() string {
 func TestExamples(t *testing.T) {
 	for _, sec := range sections {
 		for _, f := range sec.fields {
-			if f.typ == nil || f.is == "file" || f.is == "certificate" || f.key == "include" || sections[f.typ] != nil {
+			if f.is == "file" || f.is == "certificate" || f.key == "include" || sections[f.typ] != nil {
 				continue // these need files, or have no example
 			}
 			line := fmt.Sprintf("%s: %s", f.key, f.example)

@@ -19,7 +19,7 @@ type field struct {
 	min, max string
 	enum     []string
 	index    int
-	typ      reflect.Type // nil: the key has no effect yet
+	typ      reflect.Type
 }
 
 // A section is the keys of one mapping of the file.
@@ -59,11 +59,6 @@ func describe(all map[reflect.Type]*section, name string, standard reflect.Value
 			if f.typ.PkgPath() == t.PkgPath() && f.typ.Kind() == reflect.Struct {
 				describe(all, key, standard.Field(i))
 			}
-		}
-	}
-	for _, later := range notYet {
-		if later.section == name {
-			sec.fields = append(sec.fields, field{key: later.key, doc: later.doc})
 		}
 	}
 	for i := range sec.fields {

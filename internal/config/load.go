@@ -43,7 +43,6 @@ type loader struct {
 	cfg      *Config
 	problems problem.List
 	left     int // octets that may still be read
-	warned   map[string]bool
 	known    map[address.Domain]problem.Position
 	twins    []twin
 }
@@ -54,7 +53,7 @@ type loader struct {
 // holds what could be understood. Files are read whole, at most 32 MiB
 // together. Relative paths in a file start from the directory of that file.
 func Load(path string) (*Config, problem.List) {
-	l := &loader{cfg: defaults(), left: maxBytes, warned: map[string]bool{}, known: map[address.Domain]problem.Position{}}
+	l := &loader{cfg: defaults(), left: maxBytes, known: map[address.Domain]problem.Position{}}
 	s, root := l.read(path)
 	if root == nil {
 		return l.cfg, l.problems

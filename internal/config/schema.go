@@ -54,19 +54,13 @@ func aliasSchema() object {
 
 // schema describes one key.
 func (f *field) schema() object {
-	o := object{}
-	if f.typ != nil {
-		o = f.typeSchema()
-	}
+	o := f.typeSchema()
 	o["description"] = f.description()
 	return o
 }
 
 func (f *field) description() string {
-	switch {
-	case f.typ == nil:
-		return f.doc + " Has no effect in this version of onward."
-	case f.fallback == "required" || f.example == "":
+	if f.fallback == "required" || f.example == "" {
 		return f.doc
 	}
 	return f.doc + " Default: " + f.fallback + ". Example: " + f.example

@@ -67,7 +67,7 @@ func (f *field) setText(n *yaml.Node, p *string) error {
 		return nil
 	case n.Value == "":
 		return fmt.Errorf("the text is empty; write something such as %s, or remove it", f.example)
-	case f.is == "listen":
+	case f.is == "listen", f.is == "listen or off" && n.Value != "off":
 		return f.checkListen(n.Value)
 	case f.is == "line":
 		return checkLine(n.Value)
