@@ -320,15 +320,15 @@ func TestEachBrokenThing(t *testing.T) {
 			w.zone.Remove("mail.dest.example", resolver.TypeA)
 		}, "outbound dest.example", doctor.Warning, "cannot be found", ""},
 		{"outbound closed", func(t *testing.T, w *ward) { w.dest.listener.Close() }, "outbound", doctor.Failure, "No mail host can be reached", "delivery: {relay:"},
-		{"destination refuses us", func(t *testing.T, w *ward) { w.dest.greeting = "554 mail.dest.example you are \x1b[31mlisted" }, "outbound dest.example", doctor.Failure, "554 mail.dest.example you are ?[31mlisted", ""},
+		{"destination refuses us", func(t *testing.T, w *ward) { w.dest.say("554 mail.dest.example you are \x1b[31mlisted") }, "outbound dest.example", doctor.Failure, "554 mail.dest.example you are ?[31mlisted", ""},
 		{"not running", func(t *testing.T, w *ward) { w.front.listener.Close() }, "inbound", doctor.Failure, "is onward running?", "onward serve"},
-		{"another server", func(t *testing.T, w *ward) { w.front.greeting = "220 debian ESMTP Postfix" }, "inbound", doctor.Failure, "220 debian ESMTP Postfix", "ss -ltnp"},
-		{"no TLS", func(t *testing.T, w *ward) { w.front.secure = nil }, "certificate", doctor.Failure, "no TLS", ""},
-		{"certificate of another", func(t *testing.T, w *ward) { w.front.secure = certificate(t, w, "other.example", 90*24*time.Hour) }, "certificate", doctor.Failure, "not for mx.example.org", ""},
-		{"certificate about to expire", func(t *testing.T, w *ward) { w.front.secure = certificate(t, w, hostname, 10*24*time.Hour) }, "certificate", doctor.Warning, "should have been renewed", ""},
-		{"certificate expired", func(t *testing.T, w *ward) { w.front.secure = certificate(t, w, hostname, -time.Hour) }, "certificate", doctor.Failure, "has expired", ""},
+		{"another server", func(t *testing.T, w *ward) { w.front.say("220 debian ESMTP Postfix") }, "inbound", doctor.Failure, "220 debian ESMTP Postfix", "ss -ltnp"},
+		{"no TLS", func(t *testing.T, w *ward) { w.front.show(nil) }, "certificate", doctor.Failure, "no TLS", ""},
+		{"certificate of another", func(t *testing.T, w *ward) { w.front.show(certificate(t, w, "other.example", 90*24*time.Hour)) }, "certificate", doctor.Failure, "not for mx.example.org", ""},
+		{"certificate about to expire", func(t *testing.T, w *ward) { w.front.show(certificate(t, w, hostname, 10*24*time.Hour)) }, "certificate", doctor.Warning, "should have been renewed", ""},
+		{"certificate expired", func(t *testing.T, w *ward) { w.front.show(certificate(t, w, hostname, -time.Hour)) }, "certificate", doctor.Failure, "has expired", ""},
 		{"certificate by a stranger", func(t *testing.T, w *ward) {
-			w.front.secure = certificate(t, w, hostname, 90*24*time.Hour)
+			w.front.show(certificate(t, w, hostname, 90*24*time.Hour))
 			w.Web.Roots = x509.NewCertPool()
 		}, "certificate", doctor.Warning, "nobody whom all trust", ""},
 		{"clients hidden", func(t *testing.T, w *ward) {
@@ -427,7 +427,7 @@ func TestHostileDNS(t *testing.T) {
 	w.set(t, "_mta-sts.example.org", resolver.TypeTXT, "v=STSv1; id="+evil)
 	w.set(t, "_smtp._tls.example.org", resolver.TypeTXT, "v=TLSRPTv1; rua"+evil)
 	w.set(t, "1.0.0.127.in-addr.arpa", resolver.TypePTR, `\027[31mevil.example.`)
-	w.dest.greeting = "220-" + evil
+	w.dest.say("220-" + evil)
 	checks := w.examine(t)
 	if n := len(ailing(checks)); n < 8 {
 		t.Errorf("only %d of 8 noticed", n)
@@ -466,13 +466,11 @@ func TestMTASTS(t *testing.T) {
 			w := admit(t)
 			own := w.front.secure
 			site := certificate(t, w, "mta-sts.example.org", 90*24*time.Hour)
-			roots := w.Web.Roots
-			w.front.secure = certificate(t, w, hostname, 90*24*time.Hour)
+			w.front.show(certificate(t, w, hostname, 90*24*time.Hour))
 			w.Web.Roots.AddCert(site.Certificates[0].Leaf)
 			if tt.own {
-				w.front.secure = own
+				w.front.show(own)
 			}
-			_ = roots
 			w.Web.Port = serveText(t, site, tt.policy)
 			w.set(t, "_mta-sts.example.org", resolver.TypeTXT, "v=STSv1; id=1")
 			w.set(t, "mta-sts.example.org", resolver.TypeA, "127.0.0.1")
@@ -490,10 +488,24 @@ func TestMTASTS(t *testing.T) {
 
 // A front is an SMTP server that greets, and turns TLS on when it is asked to.
 type front struct {
-	greeting string
-	secure   *tls.Config // nil: no TLS
 	addr     netip.AddrPort
 	listener net.Listener
+
+	mu       sync.Mutex
+	greeting string
+	secure   *tls.Config // nil: no TLS
+}
+
+func (f *front) say(greeting string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.greeting = greeting
+}
+
+func (f *front) show(secure *tls.Config) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.secure = secure
 }
 
 func open(t *testing.T, name string) *front {
@@ -520,8 +532,11 @@ func open(t *testing.T, name string) *front {
 
 func (f *front) serve(conn net.Conn) {
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
-	fmt.Fprintf(conn, "%s\r\n", f.greeting)
+	conn.SetDeadline(time.Now().Add(2 * time.Second))
+	f.mu.Lock()
+	greeting, config := f.greeting, f.secure
+	f.mu.Unlock()
+	fmt.Fprintf(conn, "%s\r\n", greeting)
 	r := bufio.NewReader(conn)
 	for {
 		line, err := r.ReadString('\n')
@@ -530,9 +545,9 @@ func (f *front) serve(conn net.Conn) {
 			return
 		case strings.HasPrefix(line, "EHLO"):
 			fmt.Fprint(conn, "250-hello\r\n250 STARTTLS\r\n")
-		case strings.HasPrefix(line, "STARTTLS") && f.secure != nil:
+		case strings.HasPrefix(line, "STARTTLS") && config != nil:
 			fmt.Fprint(conn, "220 go ahead\r\n")
-			secure := tls.Server(conn, f.secure)
+			secure := tls.Server(conn, config)
 			if secure.Handshake() != nil {
 				return
 			}

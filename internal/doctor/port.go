@@ -265,7 +265,7 @@ func (e *examination) inbound(ctx context.Context) []Check {
 	const check = "inbound"
 	at, err := e.listener()
 	if err != nil {
-		return []Check{{check, Failure, quote(err.Error()), ""}}
+		return []Check{{check, Failure, fmt.Sprintf("Our listener cannot be connected to: %s.", quote(err.Error())), ""}}
 	}
 	met, err := e.knock(ctx, at, true)
 	switch {
@@ -296,7 +296,7 @@ func (e *examination) inbound(ctx context.Context) []Check {
 // listener is the first of our listeners, as it is reached from this machine.
 func (e *examination) listener() (netip.AddrPort, error) {
 	if len(e.Config.Listen) == 0 {
-		return netip.AddrPort{}, errors.New("The configuration names no address to listen on.")
+		return netip.AddrPort{}, errors.New("no address to listen on is configured")
 	}
 	text := e.Config.Listen[0]
 	if strings.HasPrefix(text, ":") {

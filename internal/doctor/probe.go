@@ -37,7 +37,7 @@ func (s Subject) Send(ctx context.Context, p Probe) []Check {
 	const check = "probe"
 	at, err := e.listener()
 	if err != nil {
-		return []Check{{check, Failure, quote(err.Error()), ""}}
+		return []Check{{check, Failure, fmt.Sprintf("Our listener cannot be connected to: %s.", quote(err.Error())), ""}}
 	}
 	text, err := p.write(s)
 	if err != nil {
