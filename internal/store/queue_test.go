@@ -343,7 +343,7 @@ func TestWake(t *testing.T) {
 		limit int
 		woken int64
 		due   string
-	}{{2, 1, "0"}, {3, 1, "0 2"}, {10, 1, "0 2 3"}, {10, 0, "0 2 3"}} {
+	}{{1, 1, "0"}, {1, 1, "0 2"}, {10, 1, "0 2 3"}, {10, 0, "0 2 3"}} {
 		woken, err := s.Wake(t.Context(), "example.org", now, tt.limit)
 		var names []string
 		for _, it := range due(t, s, "example.org", now) {
@@ -524,5 +524,22 @@ func TestDamagedPages(t *testing.T) {
 	}
 	if opened == 0 || damaged == 0 || damaged == opened*messages {
 		t.Errorf("%d of %d opened, %d items damaged: this tests nothing", opened, len(whole)/pageSize, damaged)
+	}
+}
+
+// TestRetryRefused holds that an item which was refused in the session is tried
+// when a person wants that.
+func TestRetryRefused(t *testing.T) {
+	s := open(t, t.TempDir())
+	it, rest := letter("a", "x@example.org", 100)
+	it.Refused, it.State = true, store.Held
+	if err := s.Add(t.Context(), bytes.NewReader(rest), []*store.Item{it}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Retry(t.Context(), it.ID, start); err != nil {
+		t.Fatal(err)
+	}
+	if got := item(t, s, it.ID); got.Refused || got.State != store.Waiting {
+		t.Errorf("%+v", got)
 	}
 }

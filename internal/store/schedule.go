@@ -89,11 +89,11 @@ func (s *Store) setAsideDamaged(ctx context.Context, id int64, domain address.Do
 // among them that are Paused or being tried sleep on. It returns how many it has
 // woken.
 func (s *Store) Wake(ctx context.Context, domain address.Domain, now time.Time, limit int) (woken int64, err error) {
-	const wake = `UPDATE item SET next = ? WHERE NOT paused AND lease_until <= ? AND id IN
-		(SELECT id FROM item WHERE state = 'waiting' AND domain = ? AND due > ? ORDER BY due LIMIT ?)`
+	const wake = `UPDATE item SET next = ? WHERE id IN
+		(SELECT id FROM item WHERE state = 'waiting' AND domain = ? AND due > ? AND NOT paused AND lease_until <= ? ORDER BY due LIMIT ?)`
 	at := toMicro(now)
 	err = s.db.Write(ctx, func(tx *database.Tx) error {
-		result, err := tx.Exec(wake, at, at, domain, at, limit)
+		result, err := tx.Exec(wake, at, domain, at, at, limit)
 		if err != nil {
 			return err
 		}
