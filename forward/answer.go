@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"onward/internal/dsn"
@@ -135,6 +136,11 @@ func (m *mail) item(d *delivery) *store.Item {
 		Said:       words(d.outcome).String(),
 		Paused:     d.outcome.Limited,
 		Next:       d.outcome.NotBefore, // zero: as the queue has it
+	}
+	for _, r := range d.recipients[1:] {
+		if r.Address.Fold() != item.Recipient.Fold() && !slices.Contains(item.Also, r.Address) {
+			item.Also = append(item.Also, r.Address)
+		}
 	}
 	if d.outcome.Tried {
 		item.Attempts, item.Tried = 1, 1

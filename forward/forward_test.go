@@ -389,6 +389,27 @@ func TestTargetsOnce(t *testing.T) {
 	}
 }
 
+// TestOtherAliasesAreNotForgotten holds that what is queued for a mailbox knows
+// all its aliases that were written to, so that a report can name them.
+func TestOtherAliasesAreNotForgotten(t *testing.T) {
+	for result, text := range map[smtpclient.Result]string{smtpclient.Deferred: "250 2.0.0 queued", smtpclient.Refused: "250 2.0.0 forwarded to 1 of 2"} {
+		s := &script{results: map[string]smtpclient.Result{"a@x.example": result, "b@x.example": smtpclient.Delivered}}
+		env := envelope(t, "me@example.org>a@x.example", "team@example.org>A@x.example,b@x.example", "you@example.org>a@x.example", "Me@example.org>a@x.example")
+		if result == smtpclient.Deferred {
+			env.Recipients[1].Targets = env.Recipients[1].Targets[:1]
+		}
+		env.Bounceable = true
+		f, st := s.forwarder(t)
+		if got := accept(t, f, env, content(t, "x: y\r\n")); !strings.HasPrefix(got.String(), text) {
+			t.Error(got)
+		}
+		items, err := st.Items(t.Context(), store.Filter{})
+		if err != nil || len(items) != 1 || fmt.Sprint(items[0].Recipient, items[0].Also) != "me@example.org [team@example.org you@example.org]" {
+			t.Errorf("%v, %v", items, err)
+		}
+	}
+}
+
 // TestOneBadAttempt holds that a panic in one attempt is trouble with one
 // target only (RELIABILITY 89), and temporary.
 func TestOneBadAttempt(t *testing.T) {

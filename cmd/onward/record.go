@@ -37,9 +37,11 @@ func (d *daemon) recordFate(e queue.Event) {
 	if e.Outcome.Result != 0 {
 		answer = said(e.Outcome)
 	}
-	d.state.journal.Record(journal.Event{
-		Message: i.Message, From: i.Sender.String(), Recipient: i.Recipient.String(), Targets: []string{i.Target.String()}, Outcome: fate, Answer: answer,
-	})
+	for _, recipient := range append([]address.Mailbox{i.Recipient}, i.Also...) {
+		d.state.journal.Record(journal.Event{
+			Message: i.Message, From: i.Sender.String(), Recipient: recipient.String(), Targets: []string{i.Target.String()}, Outcome: fate, Answer: answer,
+		})
+	}
 }
 
 func attempt(id string, recipient, target address.Mailbox, out smtpclient.Outcome, began time.Time, took time.Duration) journal.Attempt {

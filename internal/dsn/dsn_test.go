@@ -49,6 +49,29 @@ func refused(t testing.TB) Report {
 	}
 }
 
+// A report about several aliases of one mailbox has each of them, for people and
+// for machines.
+func TestSeveralAliases(t *testing.T) {
+	r := refused(t)
+	r.Also = []address.Mailbox{mailbox(t, "me@example.org"), mailbox(t, "büro@example.org")}
+	m := compose(t, r)
+	text := string(m.Header) + string(m.Rest)
+	for want, n := range map[string]int{
+		"Subject: Not delivered: your message to shop@example.org and 2 more\r\n": 1,
+		"\r\n    shop@example.org\r\n    me@example.org\r\n":                      1,
+		"Content-Type: message/global-delivery-status":                            1,
+		"\r\nFinal-Recipient: rfc822; shop@example.org\r\n":                       1,
+		"\r\nFinal-Recipient: rfc822; me@example.org\r\n":                         1,
+		"\r\nFinal-Recipient: utf-8; büro@example.org\r\n":                        1,
+		"Status: 5.1.1\r\n":       3,
+		"Diagnostic-Code: smtp; ": 3,
+	} {
+		if strings.Count(text, want) != n {
+			t.Errorf("%d of %q in\n%s", strings.Count(text, want), want, text)
+		}
+	}
+}
+
 func expired(t testing.TB) Report {
 	r := refused(t)
 	r.Now, r.Expired, r.Said = arrived.Add(5*24*time.Hour+time.Minute), true, nil

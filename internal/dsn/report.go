@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,13 +17,15 @@ import (
 // this many octets. The body never goes back (RELIABILITY.md 5).
 const maxHeader = 32 << 10
 
-// A Report says that a message could not be delivered to one alias.
+// A Report says that a message could not be delivered to one alias, or to several
+// that stand for the same mailbox.
 type Report struct {
 	Hostname address.Domain  // ours
 	ID       string          // of the report itself: message.NewID
 	Now      time.Time       //
 	Sender   address.Mailbox // who wrote, as MAIL FROM came in; never an SRS address of ours
 	Alias    address.Mailbox // what it was written to
+	Also     []address.Mailbox
 	Target   address.Mailbox // where it should have gone, to leave that out
 	Arrived  time.Time
 
@@ -37,7 +40,8 @@ type Report struct {
 // it, which no parsed address has.
 func (r Report) Compose() (Mail, error) {
 	kind := "message/delivery-status"
-	if !r.Sender.IsASCII() || !r.Alias.IsASCII() { // N4, RFC 6533 3
+	utf8 := func(m address.Mailbox) bool { return !m.IsASCII() }
+	if utf8(r.Sender) || slices.ContainsFunc(r.aliases(), utf8) { // N4, RFC 6533 3
 		kind = "message/global-delivery-status"
 	}
 	status, err := r.status()
@@ -46,6 +50,9 @@ func (r Report) Compose() (Mail, error) {
 	}
 	e := envelope{hostname: r.Hostname, id: r.ID, date: r.Now, to: r.Sender, auto: "auto-replied", // N1
 		subject: fmt.Sprintf("Not delivered: your message to %s", r.Alias)}
+	if n := len(r.Also); n > 0 {
+		e.subject += fmt.Sprintf(" and %d more", n)
+	}
 	original := r.original()
 	if id := messageID(original); id != "" {
 		e.more = []string{"In-Reply-To", id, "References", id} // RFC 3834 3.1.5
@@ -64,17 +71,24 @@ func (r Report) status() ([]byte, error) {
 	if err := block(&b, "Reporting-MTA", "dns; "+r.Hostname.String(), "Arrival-Date", stamp(r.Arrived)); err != nil {
 		return nil, err
 	}
-	alias := "rfc822; " + r.Alias.String()
-	if !r.Alias.IsASCII() {
-		alias = "utf-8; " + r.Alias.String()
+	for _, alias := range r.aliases() {
+		name := "rfc822; " + alias.String()
+		if !alias.IsASCII() {
+			name = "utf-8; " + alias.String()
+		}
+		recipient := []string{"Original-Recipient", name, "Final-Recipient", name, "Action", "failed", "Status", r.code()}
+		if r.Said != nil {
+			recipient = append(recipient, "Diagnostic-Code", "smtp; "+r.said(r.Said))
+		}
+		if err := block(&b, recipient...); err != nil {
+			return nil, err
+		}
 	}
-	recipient := []string{"Original-Recipient", alias, "Final-Recipient", alias, "Action", "failed", "Status", r.code()}
-	if r.Said != nil {
-		recipient = append(recipient, "Diagnostic-Code", "smtp; "+r.said(r.Said))
-	}
-	err := block(&b, recipient...)
-	return b.Bytes(), err
+	return b.Bytes(), nil
 }
+
+// aliases returns what the message was written to.
+func (r Report) aliases() []address.Mailbox { return append([]address.Mailbox{r.Alias}, r.Also...) }
 
 // code returns the enhanced status. A message that was tried for all its
 // lifetime is "abandoned", which RFC 3463 3.5 calls 4.4.7, not 5.
@@ -92,11 +106,15 @@ func (r Report) code() string {
 // text returns the part for people.
 func (r Report) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Your message of %s\r\ncould not be delivered to\r\n\r\n    %s\r\n\r\n", day(r.Arrived), r.Alias)
+	fmt.Fprintf(&b, "Your message of %s\r\ncould not be delivered to\r\n\r\n", day(r.Arrived))
+	for _, alias := range r.aliases() {
+		fmt.Fprintf(&b, "    %s\r\n", alias)
+	}
+	b.WriteString("\r\n")
 	b.WriteString(wrap("", r.happened()))
 	fmt.Fprintf(&b, "\r\n%s\r\n", wrap("    ", r.said(cmp.Or(r.Said, r.Reply))))
 	b.WriteString(wrap("", r.advice()))
-	b.WriteString("\r\n" + wrap("", fmt.Sprintf("If you cannot make it out, write to postmaster@%s. The header of your message is attached; the message itself is not.", r.Alias.Domain)))
+	b.WriteString("\r\n" + wrap("", fmt.Sprintf("If you cannot make it out, write to postmaster@%s. The header of your message is attached; the message itself is not.", cmp.Or(r.Alias.Domain, r.Hostname))))
 	fmt.Fprintf(&b, "\r\n%s\r\n", r.Hostname)
 	return b.String()
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"onward/internal/address"
@@ -49,6 +50,7 @@ type Item struct {
 	Bounceable bool                // a final failure is reported to Sender; otherwise the item is held (DESIGN.md 9.3)
 	From       address.ReversePath // the return path it goes on under
 	Recipient  address.Mailbox     // what was written to
+	Also       []address.Mailbox   // likewise, and leads to the same target
 	Target     address.Mailbox
 	Header     []byte // for Add only; see Store.Header
 	Size       int64  // octets of Header and rest, set by whoever adds it
@@ -74,16 +76,16 @@ type Item struct {
 }
 
 // columns are what scan reads.
-const columns = `id, message, kind, sender, bounceable, return_path, recipient, target, domain, rest, size, eight_bit, utf8,
+const columns = `id, message, kind, sender, bounceable, return_path, recipient, also, target, domain, rest, size, eight_bit, utf8,
 	arrived, expires, state, reason, refused, attempts, tried, unfinished, next, owner, lease_until, host, said, paused`
 
 // scan reads one item. One that is there and makes no sense comes back with the
 // error and what could be read; its ID is right (RELIABILITY.md 91).
 func scan(row interface{ Scan(...any) error }) (*Item, error) {
 	var i Item
-	var sender, from, recipient, target string
+	var sender, from, recipient, also, target string
 	var arrived, expires, next, until int64
-	err := row.Scan(&i.ID, &i.Message, &i.Kind, &sender, &i.Bounceable, &from, &recipient, &target, &i.domain, &i.rest, &i.Size, &i.EightBit, &i.UTF8,
+	err := row.Scan(&i.ID, &i.Message, &i.Kind, &sender, &i.Bounceable, &from, &recipient, &also, &target, &i.domain, &i.rest, &i.Size, &i.EightBit, &i.UTF8,
 		&arrived, &expires, &i.State, &i.Reason, &i.Refused, &i.Attempts, &i.Tried, &i.Unfinished, &next, &i.Owner, &until, &i.Host, &i.Said, &i.Paused)
 	if err != nil {
 		return nil, err
@@ -96,6 +98,9 @@ func scan(row interface{ Scan(...any) error }) (*Item, error) {
 		return m
 	}
 	i.Recipient, i.Target = parse(recipient), parse(target)
+	for line := range strings.Lines(also) {
+		i.Also = append(i.Also, parse(strings.TrimSuffix(line, "\n")))
+	}
 	if sender != "" {
 		i.Sender = address.ReversePath{Mailbox: parse(sender)}
 	}
@@ -106,6 +111,16 @@ func scan(row interface{ Scan(...any) error }) (*Item, error) {
 		return &i, fmt.Errorf("item %d: %w: %w", i.ID, ErrDamaged, bad)
 	}
 	return &i, nil
+}
+
+// lines writes addresses as they are stored: one a line, as none has a line end in
+// it.
+func lines(all []address.Mailbox) string {
+	var b strings.Builder
+	for _, m := range all {
+		b.WriteString(m.String() + "\n")
+	}
+	return b.String()
 }
 
 // toMicro and fromMicro are how times are stored.

@@ -1,0 +1,2 @@
+-- Further recipients of the message that lead to the target, one a line.
+ALTER TABLE item ADD COLUMN also TEXT NOT NULL DEFAULT '';
