@@ -20,11 +20,13 @@ test: ## install the peers (Postfix, Docker, ...) and run every test, none skipp
 	$(MAKE) --no-print-directory format
 	go vet ./...
 	ONWARD_REQUIRE_PEERS=1 go test -race -shuffle=on -timeout 20m $(AS_ROOT) ./...
+	go test -run 'PowerCut|AnyOrder|DomainLimit' ./internal/store
 	.ci/fuzz 5s
 
-check: format ## what to run before a commit: format, vet, staticcheck
+check: format ## what to run before a commit: format, vet, staticcheck, vulnerabilities
 	go vet ./...
 	go run $(STATICCHECK) ./...
+	.ci/vulnerabilities
 
 format:
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on: $$unformatted"; exit 1; }
