@@ -115,7 +115,7 @@ func (f *Forwarder) makeCopy(ctx context.Context, m *mail, d *delivery) error {
 // asks for, so that From may not stay.
 func (m *mail) vouches(to message.Recipient) bool {
 	v := m.verdict.DMARC
-	if v.Result != dmarc.Fail || v.Policy != dmarc.PolicyQuarantine && v.Policy != dmarc.PolicyReject {
+	if v.Result != dmarc.Fail && v.Result != dmarc.TempError || v.Policy != dmarc.PolicyQuarantine && v.Policy != dmarc.PolicyReject {
 		return false
 	}
 	ours := m.route.Domain(to.Address.Domain)
