@@ -30,6 +30,7 @@ const (
 	stressTimeout  = 10 * time.Second // the same above 80 % of all sessions
 	sessionTimeout = 30 * time.Minute
 	lingerTimeout  = time.Second
+	arrivalTimeout = 3 * time.Second // of an answer, until it is acknowledged
 	lingerOctets   = 1 << 20
 	maxJunk        = 100  // RSET, NOOP and the like without a message between them, MAIL that is refused too
 	maxDeferred    = 1000 // RCPT that are answered 4xx in one session; each is a line in the log and the journal
@@ -173,7 +174,9 @@ func (c *conn) next() error {
 	if err != nil {
 		return err
 	}
-	c.heard(true)
+	if c.isAnswered(c.unheard) { // or the command came ahead of the answer (RFC 2920)
+		c.heard(true)
+	}
 	cmd, err := parseCommand(line)
 	if err == nil {
 		err = c.dispatch(cmd)
@@ -311,8 +314,8 @@ func (c *conn) Close() error {
 		if !c.ended {
 			c.flush()
 		}
-		c.heard(c.hears(c.unheard)())
 		c.server.clients.leave(c) // before the client can know and come again
+		c.heard(c.isAnswered(c.unheard) && c.arrives())
 		if half, ok := c.raw.(interface{ CloseWrite() error }); ok && c.tlsState() == nil && !c.quit {
 			half.CloseWrite()
 			c.raw.SetReadDeadline(time.Now().Add(lingerTimeout))
@@ -336,10 +339,13 @@ func (c *conn) interrupt(why error) {
 // client's machine. Whoever hung up before it was sent resets the connection
 // instead; whoever vanished acknowledges nothing. Others may ask at any time.
 func (c *conn) hears(id string) func() bool {
-	return func() bool {
-		last := c.answered.Load()
-		return last != nil && *last == id && c.acknowledged()
-	}
+	return func() bool { return c.isAnswered(id) && c.acknowledged() }
+}
+
+// isAnswered reports whether the answer to a message was the last to be written.
+func (c *conn) isAnswered(id string) bool {
+	last := c.answered.Load()
+	return last != nil && *last == id
 }
 
 // heard tells the Acceptor whether the client heard its last answer to a

@@ -2,6 +2,7 @@ package inbound
 
 import (
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,21 @@ func (c *conn) gone() bool {
 func (c *conn) acknowledged() bool {
 	info, ok := c.tcpInfo()
 	return ok && (info.State == established || info.State == closeWait) && info.Unacked == 0 && info.Notsent_bytes == 0
+}
+
+// arrives waits until all that was written has reached the client's machine, and
+// reports whether it has. It takes as long as the way there and back.
+func (c *conn) arrives() bool {
+	for end := time.Now().Add(arrivalTimeout); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		info, ok := c.tcpInfo()
+		switch {
+		case c.acknowledged():
+			return true
+		case !ok || info.State != established && info.State != closeWait: // it was reset
+			return false
+		}
+	}
+	return false
 }
 
 // unread returns how many octets the client has sent that nobody has read yet.

@@ -74,13 +74,24 @@ func TestHeard(t *testing.T) {
 			t.Fatal("not known to have hung up")
 		}
 	}
+	ahead := send("x: 4\r\n.\r\nQUIT\r\nx") // what it says without waiting says nothing of what it heard
+	for len(h.owner.messages()) < 4 {
+		time.Sleep(time.Millisecond)
+	}
+	ahead.conn.Close()
+	waits := send("x: 5\r\n.\r\nQUIT\r\nx")
+	for len(h.owner.messages()) < 5 {
+		time.Sleep(time.Millisecond)
+	}
 	close(h.owner.hold)
-	for deadline := time.Now().Add(5 * time.Second); h.owner.told() < 3; time.Sleep(time.Millisecond) {
+	waits.expect("250 2.0.0")
+	waits.expect("221")
+	for deadline := time.Now().Add(5 * time.Second); h.owner.told() < 5; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("told of %d of 3", h.owner.told())
+			t.Fatalf("told of %d of 5", h.owner.told())
 		}
 	}
-	for i, want := range []bool{true, true, false} {
+	for i, want := range []bool{true, true, false, false, true} {
 		id := h.owner.messages()[i].env.ID
 		if got := h.owner.heard[id]; got != want {
 			t.Errorf("message %d: heard is %v", i+1, got)

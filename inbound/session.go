@@ -228,6 +228,7 @@ func (s *session) Data(end io.Reader) error {
 	if _, e := io.Copy(io.Discard, end); e != nil {
 		return e
 	}
+	c.heard(true) // the answer to the message before: the client has waited for 354 since
 	found := finding{recipients: tx.recipients, size: buffer.Size()}
 	if err == nil {
 		err = s.accept(tx, buffer, &found)
