@@ -20,7 +20,7 @@ type finding struct {
 
 // record writes the journal's row of one answer.
 func (c *conn) record(tx *transaction, found finding, r *reply.Reply) {
-	c.server.Journal.Record(journal.Message{
+	c.server.Record(journal.Message{
 		ID:         tx.id,
 		Arrived:    tx.arrived,
 		Client:     c.client,

@@ -80,7 +80,7 @@ type Policy struct {
 type Server struct {
 	Policy   func() *Policy // the one in force; never nil
 	Acceptor Acceptor
-	Journal  *journal.Journal
+	Record   func(journal.Entry) // keeps one answer for the operator
 	TempDir  string // for messages too large for memory
 	Log      *slog.Logger
 

@@ -17,6 +17,7 @@ import (
 	"onward/internal/address"
 	"onward/internal/alias"
 	"onward/internal/config"
+	"onward/internal/journal"
 	"onward/internal/loop"
 	"onward/internal/mailauth"
 	"onward/internal/message"
@@ -221,6 +222,7 @@ func newHouse(t testing.TB, change func(*Policy)) *house {
 		Policy:   func() *Policy { return policy },
 		Acceptor: h.owner,
 		TempDir:  t.TempDir(),
+		Record:   func(journal.Entry) {},
 		Log:      slog.New(slog.DiscardHandler),
 	}
 	return h

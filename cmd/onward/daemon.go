@@ -38,6 +38,7 @@ import (
 	"onward/internal/rspamd"
 	"onward/internal/signing"
 	"onward/internal/smtpclient"
+	"onward/internal/status"
 	"onward/internal/tlspolicy"
 	"onward/internal/webclient"
 )
@@ -47,10 +48,12 @@ type daemon struct {
 	log       *slog.Logger
 	state     *state
 	queue     *queue.Queue
+	metrics   *status.Metrics
 	listening []netip.AddrPort // our listeners
 	keeper    atomic.Pointer[certificate.Keeper]
 	lists     inbound.Lists
 	uses      replyaddr.Uses
+	broken    atomic.Pointer[string] // why the configuration on disk is not in force; nil when it is
 	current   atomic.Pointer[running]
 }
 
@@ -85,7 +88,7 @@ func start(ctx context.Context, cfg *config.Config, table *alias.Table, log *slo
 
 // newDaemon opens the state and builds what the configuration describes.
 func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, listeners []net.Listener, log *slog.Logger) (*daemon, error) {
-	d := &daemon{log: log}
+	d := &daemon{log: log, metrics: status.NewMetrics(mailOperator)}
 	for _, l := range listeners {
 		if tcp, ok := l.Addr().(*net.TCPAddr); ok {
 			d.listening = append(d.listening, tcp.AddrPort())
@@ -193,7 +196,7 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, hup <-chan o
 			Record:  d.recordAttempt,
 			Log:     d.log,
 		},
-		Journal: d.state.journal,
+		Record: d.record,
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var working sync.WaitGroup
@@ -203,6 +206,7 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, hup <-chan o
 	})
 	working.Go(func() { d.queue.Run(ctx) })
 	working.Go(func() { d.state.tlsReports.Run(ctx, d.tlsReports) })
+	working.Go(func() { d.serveStatus(ctx) })
 	working.Go(func() { listenfd.Watchdog(ctx, func() bool { return true }) })
 	defer working.Wait()
 	defer cancel()
@@ -224,7 +228,10 @@ func (d *daemon) reload(cfg *config.Config, problems problem.List) {
 	for _, p := range problems {
 		logProblem(d.log, p)
 	}
+	d.broken.Store(nil)
 	if n := len(problems.Fatal()); n > 0 {
+		text := fmt.Sprintf("The configuration has %d mistakes and is not in force; the one before is. The first: %v", n, problems.Fatal()[0])
+		d.broken.Store(&text)
 		d.log.Error("configuration not reloaded, the old one stays in force", "problems", n)
 		return
 	}

@@ -9,10 +9,16 @@ import (
 	"onward/internal/smtpclient"
 )
 
+// record keeps an entry in the journal, and counts it.
+func (d *daemon) record(e journal.Entry) {
+	d.state.journal.Record(e)
+	d.metrics.Record(e)
+}
+
 // recordAttempt writes the journal's row of an attempt in the session. When the
 // destination took the message, what waits for it in the queue may go too.
 func (d *daemon) recordAttempt(id string, recipient, target address.Mailbox, out smtpclient.Outcome, began time.Time) {
-	d.state.journal.Record(attempt(id, recipient, target, out, began, time.Since(began)))
+	d.record(attempt(id, recipient, target, out, began, time.Since(began)))
 	if out.Result == smtpclient.Delivered {
 		d.queue.Recovered(target.Domain)
 	}
@@ -25,7 +31,7 @@ func (d *daemon) recordFate(e queue.Event) {
 	if e.Outcome.Result != 0 {
 		row := attempt(i.Message, i.Recipient, i.Target, e.Outcome, e.Began, e.Took)
 		row.Queued = true
-		d.state.journal.Record(row)
+		d.record(row)
 	}
 	fate, ends := map[queue.Fate]journal.Outcome{
 		queue.Delivered: journal.Delivered, queue.Reported: journal.Reported, queue.Held: journal.Held, queue.Dropped: journal.Dropped,
@@ -38,7 +44,7 @@ func (d *daemon) recordFate(e queue.Event) {
 		answer = said(e.Outcome)
 	}
 	for _, recipient := range append([]address.Mailbox{i.Recipient}, i.Also...) {
-		d.state.journal.Record(journal.Event{
+		d.record(journal.Event{
 			Message: i.Message, From: i.Sender.String(), Recipient: recipient.String(), Targets: []string{i.Target.String()}, Outcome: fate, Answer: answer,
 		})
 	}

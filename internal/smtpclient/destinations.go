@@ -183,8 +183,8 @@ func (d *Destinations) Snapshot() []DestinationState {
 	return all
 }
 
-// operatorOf returns the key of the operator that a host belongs to.
-func operatorOf(host string) string {
+// Operator names whoever runs a mail host: the registered domain it is under.
+func Operator(host string) string {
 	if address.Domain(host).IsLiteral() {
 		return host
 	}
@@ -207,7 +207,7 @@ func (d *Destinations) operator(key string) *operator {
 // host returns the host of that name, made if need be.
 func (d *Destinations) host(name string) *host {
 	name = strings.ToLower(name)
-	o := d.operator(operatorOf(name))
+	o := d.operator(Operator(name))
 	h := o.hosts[name]
 	if h == nil {
 		h = &host{operator: o, name: name, slots: firstSlots}

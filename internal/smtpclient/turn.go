@@ -334,7 +334,7 @@ func (t *turn) learn(out Outcome, ours ...string) Outcome {
 // if it is ours, else the message of that stranger.
 func signer(text string, ours []string) scope {
 	for _, name := range ours {
-		if name != "" && strings.Contains(strings.ToLower(text), operatorOf(name)) {
+		if name != "" && strings.Contains(strings.ToLower(text), Operator(name)) {
 			return theDestination
 		}
 	}

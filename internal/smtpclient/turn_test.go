@@ -526,7 +526,7 @@ func TestOperatorOf(t *testing.T) {
 		"alt4.gmail-smtp-in.l.google.com": "google.com", "example-org.mail.protection.outlook.com": "outlook.com",
 		"mx.example.co.uk": "example.co.uk", "localhost": "localhost", "com": "com", "[192.0.2.1]": "[192.0.2.1]", "[IPv6:2001:db8::1]": "[IPv6:2001:db8::1]",
 	} {
-		if got := operatorOf(host); got != want {
+		if got := Operator(host); got != want {
 			t.Errorf("%s: %q, want %q", host, got, want)
 		}
 	}
