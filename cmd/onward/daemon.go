@@ -495,14 +495,15 @@ func (d *daemon) proxies() []netip.Prefix {
 }
 
 // withinDescriptors lowers the limit on sessions to what the process may open:
-// a session needs up to four descriptors (RELIABILITY 72).
+// a session needs up to four descriptors, and everything else about thirty
+// (RELIABILITY 72).
 func withinDescriptors(limits config.Limits, log *slog.Logger) config.Limits {
 	var files syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files) != nil || files.Cur > 1<<30 {
 		return limits
 	}
-	if most := max(1, int(files.Cur/4)); limits.Sessions == 0 || limits.Sessions > most {
-		log.Warn("limits.sessions lowered to a quarter of the open files this process may have (ulimit -n)", "sessions", most)
+	if most := max(1, (int(files.Cur)-32)/4); limits.Sessions == 0 || limits.Sessions > most {
+		log.Warn("limits.sessions lowered to what the open files suffice for that this process may have (ulimit -n)", "sessions", most)
 		limits.Sessions = most
 	}
 	return limits
