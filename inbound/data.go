@@ -26,15 +26,16 @@ var blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
 // and nothing else (RFC 5321 4.1.1.4), and removes the doubled dots.
 //
 // A *reply.Reply is the answer to the whole message, and the connection goes
-// on unless the message was far too large. Any other error ends it.
-func (c *conn) receive(buffer *message.Buffer, limits config.Limits) error {
+// on unless the message was far too large. Any other error ends it. size is how
+// many octets came, kept or not.
+func (c *conn) receive(buffer *message.Buffer, room *room, limits config.Limits) (size int64, err error) {
 	c.settle() // go-smtp's 354
 	if err := c.flush(); err != nil {
-		return err
+		return 0, err
 	}
 	block := blocks.Get().(*[blockSize]byte)
 	defer blocks.Put(block)
-	r := &dataReader{buffer: buffer, limit: limits.Message, lineStart: true, reserve: c.server.reserve(limits.InFlight)}
+	r := &dataReader{buffer: buffer, limit: limits.Message, lineStart: true, room: room}
 	have := copy(block[:], c.rest)
 	defer c.waiting.Store(0)
 	for began := time.Now(); ; {
@@ -46,14 +47,14 @@ func (c *conn) receive(buffer *message.Buffer, limits config.Limits) error {
 		c.waiting.Store(onPace(began, r.size, limits.DataRate).UnixNano())
 		n, err := c.readWire(block[have:], paceDeadline(began, r.size, limits.DataRate))
 		if err != nil {
-			return err
+			return r.size, err
 		}
 		have += n
 	}
 	c.rest = bytes.Clone(block[:have])
 	c.closing = c.closing || !r.ended
 	c.pass = ".\r\n" // go-smtp's turn to see the end
-	return r.verdict()
+	return r.size, r.verdict()
 }
 
 // paceDeadline is the moment at which a sender of size octets since began has
@@ -87,7 +88,7 @@ func onPace(began time.Time, size, rate int64) time.Time {
 type dataReader struct {
 	buffer    *message.Buffer
 	limit     int64
-	reserve   func(octets int) error // room for what is kept
+	room      *room // for what is kept
 	size      int64
 	lineStart bool // the last line ended in CR LF, or there was none
 	bare      bool // a CR or LF stood alone, or a NUL could hide a dot
@@ -147,15 +148,24 @@ func hidesDot(line []byte) bool {
 	return bytes.HasPrefix(line, []byte{0}) || bytes.HasPrefix(line, []byte{'.', 0})
 }
 
-// store keeps content, until something makes the message hopeless.
+// store keeps content, until something spoils the message. What was kept of it
+// then makes room for others at once: its end may be far.
 func (r *dataReader) store(p []byte) {
 	r.size += int64(len(p))
-	if len(p) == 0 || r.bare || r.trouble != nil || r.limit > 0 && r.size > r.limit {
-		return
+	if !r.spoilt() && len(p) > 0 {
+		if r.trouble = r.room.take(len(p)); r.trouble == nil {
+			_, r.trouble = r.buffer.Write(p)
+		}
 	}
-	if r.trouble = r.reserve(len(p)); r.trouble == nil {
-		_, r.trouble = r.buffer.Write(p)
+	if r.spoilt() {
+		r.buffer.Close()
+		r.room.give()
 	}
+}
+
+// spoilt reports whether the message will be refused whatever else comes.
+func (r *dataReader) spoilt() bool {
+	return r.bare || r.trouble != nil || r.limit > 0 && r.size > r.limit
 }
 
 // hopeless reports whether the message is so far over the limit that reading

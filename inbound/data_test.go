@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,7 +49,7 @@ func TestDataPieces(t *testing.T) {
 	const wire, want = "x: y\r\n\r\n..a\r\n\r\n..\r\nb\r\n.\r\n", "x: y\r\n\r\n.a\r\n\r\n.\r\nb\r\n"
 	for piece := 1; piece < len(wire); piece++ {
 		buffer := message.NewBuffer(t.TempDir())
-		r := &dataReader{reserve: anyRoom, buffer: buffer, lineStart: true}
+		r := &dataReader{room: anyRoom(), buffer: buffer, lineStart: true}
 		block := make([]byte, 8) // smaller than the message, so lines are cut too
 		have, sent := 0, 0
 		for !r.ended {
@@ -214,7 +215,7 @@ func FuzzData(f *testing.F) {
 	f.Fuzz(func(t *testing.T, wire []byte, piece uint8) {
 		buffer := message.NewBuffer(t.TempDir())
 		defer buffer.Close()
-		r := &dataReader{reserve: anyRoom, buffer: buffer, lineStart: true}
+		r := &dataReader{room: anyRoom(), buffer: buffer, lineStart: true}
 		block := make([]byte, 16)
 		have, sent := 0, 0
 		for !r.ended && (sent < len(wire)) {
@@ -253,8 +254,8 @@ func FuzzData(f *testing.F) {
 	})
 }
 
-// anyRoom is there for any message.
-func anyRoom(int) error { return nil }
+// anyRoom is enough for any message.
+func anyRoom() *room { return &room{inFlight: new(atomic.Int64)} }
 
 // TestInFlight holds that all messages together have so much room, that who does
 // not get any hears 452, and that the room is given back (RELIABILITY 70, 73).
@@ -269,7 +270,23 @@ func TestInFlight(t *testing.T) {
 	}
 	c := h.dial()
 	c.begin()
-	c.say(text+".", "452 4.3.1")
+	for i, now := range []int64{2700, 1800} { // what is spoilt makes room before its end
+		c.send(text[900*i : 900*i+900])
+		for h.server.inFlight.Load() != now {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	c.say(".", "452 4.3.1")
+	c.envelope()
+	c.send("x: y\r\n" + text[:900])
+	for h.server.inFlight.Load() < 2700 {
+		time.Sleep(time.Millisecond)
+	}
+	c.send("\n")
+	for h.server.inFlight.Load() != 1800 {
+		time.Sleep(time.Millisecond)
+	}
+	c.say("\r\n.", "550 5.6.0")
 	c.say("MAIL FROM:<a@b.example> SIZE=2000", "452 4.3.1")
 	c.envelope()
 	c.say("x: y\r\n.", "250")

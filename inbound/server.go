@@ -180,16 +180,27 @@ func (s *Server) patienceWithErrors() int {
 // errCrowded means that all messages together are at their limit.
 var errCrowded = errors.New("limits.in_flight: too much mail at the same moment")
 
-// reserve returns what makes room for octets of one message; 0 is no limit. The
-// room is given back when the message is answered.
-func (s *Server) reserve(limit int64) func(octets int) error {
-	return func(octets int) error {
-		if now := s.inFlight.Add(int64(octets)); over64(now, limit) {
-			s.inFlight.Add(-int64(octets))
-			return errCrowded
-		}
-		return nil
+// A room is what one message takes of limits.in_flight; a limit of 0 is none.
+type room struct {
+	inFlight *atomic.Int64 // of all messages
+	limit    int64
+	taken    int64
+}
+
+// take makes room for more octets, or says that there is none.
+func (r *room) take(octets int) error {
+	if now := r.inFlight.Add(int64(octets)); over64(now, r.limit) {
+		r.inFlight.Add(-int64(octets))
+		return errCrowded
 	}
+	r.taken += int64(octets)
+	return nil
+}
+
+// give gives all of it back.
+func (r *room) give() {
+	r.inFlight.Add(-r.taken)
+	r.taken = 0
 }
 
 // A listener accepts connections and guards them.

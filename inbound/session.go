@@ -218,9 +218,10 @@ func (s *session) Data(end io.Reader) error {
 	c, tx := s.c, s.c.tx
 	buffer := message.NewBuffer(c.server.TempDir)
 	defer buffer.Close()
-	defer func() { c.server.inFlight.Add(-buffer.Size()) }()
-	err := c.receive(buffer, tx.policy.Limits)
-	c.server.clients.took(c.client, time.Now(), buffer.Size())
+	room := &room{inFlight: &c.server.inFlight, limit: tx.policy.Limits.InFlight}
+	defer room.give()
+	size, err := c.receive(buffer, room, tx.policy.Limits)
+	c.server.clients.took(c.client, time.Now(), size)
 	if _, whole := err.(*reply.Reply); err != nil && !whole {
 		c.end(err)
 		return err // heard by nobody
@@ -229,12 +230,12 @@ func (s *session) Data(end io.Reader) error {
 		return e
 	}
 	c.heard(true) // the answer to the message before: the client has waited for 354 since
-	found := finding{recipients: tx.recipients, size: buffer.Size()}
+	found := finding{recipients: tx.recipients, size: size}
 	if err == nil {
 		err = s.accept(tx, buffer, &found)
 	}
 	r := reply.From(err)
-	c.event(r, tx, "size", buffer.Size())
+	c.event(r, tx, "size", size)
 	c.record(tx, found, r)
 	c.unheard = tx.id
 	return wire(withID(r, tx.id))

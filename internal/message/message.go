@@ -92,6 +92,7 @@ func (b *Buffer) Size() int64 { return b.size }
 
 // Close drops the bytes of a message that came to nothing.
 func (b *Buffer) Close() error {
+	b.mem = nil
 	if b.file != nil {
 		return b.file.Close()
 	}
