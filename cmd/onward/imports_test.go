@@ -25,7 +25,7 @@ var rows = [][]string{
 	{"internal/mailauth/dkim", "internal/mailauth/authres", "internal/webclient"},
 	{"internal/config", "internal/store", "internal/message", "internal/resolver"},
 	{"internal/reply", "internal/problem", "internal/database", "internal/dialguard"},
-	{"internal/address", "srs"},
+	{"internal/address", "internal/parallel", "srs"},
 }
 
 // mayImport are libraries that one package wraps; nobody else sees them.

@@ -10,7 +10,9 @@ package mailauth
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +24,7 @@ import (
 	"onward/internal/mailauth/iprev"
 	"onward/internal/mailauth/spf"
 	"onward/internal/message"
+	"onward/internal/parallel"
 	"onward/internal/resolver"
 )
 
@@ -72,6 +75,7 @@ type Check struct {
 	verdict  Verdict
 	cancel   context.CancelFunc
 	begun    chan struct{} // closed when what Begin started is done
+	broken   error         // a panic in that
 }
 
 // Begin starts what needs no message: SPF and the client's name.
@@ -81,15 +85,21 @@ func (v *Verifier) Begin(ctx context.Context, sender Sender) *Check {
 	c := &Check{verifier: v, verdict: Verdict{Sender: sender, Hidden: v.hides(sender.Client)}, cancel: cancel, begun: make(chan struct{})}
 	go func() {
 		defer close(c.begun)
-		named := make(chan struct{})
-		go func() {
-			defer close(named)
-			c.verdict.IPRev = iprev.Verify(ctx, v.Resolver, sender.Client)
-		}()
-		c.checkSPF(ctx)
-		<-named
+		defer caught(&c.broken)
+		var parts parallel.Group
+		parts.Go(func() { c.verdict.IPRev = iprev.Verify(ctx, v.Resolver, sender.Client) })
+		parts.Go(func() { c.checkSPF(ctx) })
+		parts.Wait()
 	}()
 	return c
+}
+
+// caught makes an error of a panic, in a deferred call: what strangers wrote into
+// a message or the DNS ends one message at most (RELIABILITY 89).
+func caught(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+	}
 }
 
 // checkSPF checks both identities. The record of a domain says nothing about
@@ -125,9 +135,10 @@ func (c *Check) Stop() {
 }
 
 // Finish verifies the message and returns the verdict. An error means that the
-// message could not be read, which is trouble of ours.
-func (c *Check) Finish(ctx context.Context, msg *message.Message) (*Verdict, error) {
+// message could not be read, or made us stumble, which is trouble of ours.
+func (c *Check) Finish(ctx context.Context, msg *message.Message) (_ *Verdict, err error) {
 	defer c.Stop()
+	defer caught(&err)
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	v, dns, now := &c.verdict, c.verifier.Resolver, c.verdict.Now
@@ -137,20 +148,19 @@ func (c *Check) Finish(ctx context.Context, msg *message.Message) (*Verdict, err
 	header, bodies := dkim.NewHeader(msg.Fields()), &dkim.BodyHashes{}
 	signatures := dkim.Prepare(header, bodies, dkim.Options{Now: now, Prefer: v.ofAuthor, Text: c.verifier.Text})
 	chain := arc.Prepare(header, bodies)
-	read := make(chan error, 1)
-	go func() {
-		err := bodies.Read(msg.Body())
-		if err != nil {
+	var reading parallel.Group
+	var unread error
+	reading.Go(func() {
+		if unread = bodies.Read(msg.Body()); unread != nil {
 			cancel() // there is nothing to look keys up for
 		}
-		read <- err
-	}()
+	})
 	signatures.Lookup(ctx, dns)
-	err := <-read
-	v.DKIM = signatures.Results(err)
-	if err != nil {
+	reading.Wait()
+	v.DKIM = signatures.Results(unread)
+	if unread != nil {
 		search.Stop()
-		return nil, err
+		return nil, unread
 	}
 	for _, d := range v.DKIM {
 		if d.Result == dkim.Pass {
@@ -163,6 +173,10 @@ func (c *Check) Finish(ctx context.Context, msg *message.Message) (*Verdict, err
 	case <-ctx.Done():
 		c.cancel()
 		<-c.begun
+	}
+	if c.broken != nil {
+		search.Stop()
+		return nil, c.broken
 	}
 	v.DMARC = search.Finish(ctx, v.input())
 	return v, nil

@@ -116,3 +116,33 @@ func cached(t testing.TB, z *resolver.Zone) *resolver.Client {
 	t.Cleanup(func() { client.Close(); server.Close() })
 	return client
 }
+
+// stumbles panics at one kind of name, as a parser of what stands there might.
+type stumbles struct {
+	resolver.Resolver
+	at string
+}
+
+func (s stumbles) Lookup(ctx context.Context, name string, t resolver.Type) (*resolver.Answer, error) {
+	if strings.Contains(name, s.at) {
+		panic("stumbled at " + name)
+	}
+	return s.Resolver.Lookup(ctx, name, t)
+}
+
+// TestPanic: what stands in the DNS or in a message ends one message at most, and
+// that is trouble of ours (RELIABILITY 89).
+func TestPanic(t *testing.T) {
+	message := string(read(t, "messages/0050-list-arc1-qp.eml"))
+	zone := resolver.NewZone()
+	for _, at := range []string{"acme.example", "in-addr.arpa", "mx.acme", "_dmarc.", "_domainkey."} {
+		verifier := &mailauth.Verifier{Resolver: stumbles{zone, at}, Hostname: "mx.alias.example"}
+		check := verifier.Begin(t.Context(), sender(t, acme, "mx.acme.example", "ada@acme.example"))
+		if got := check.SPF().Result; at == "acme.example" && got != "" {
+			t.Errorf("SPF is %s", got)
+		}
+		if v, err := check.Finish(t.Context(), receive(t, message)); err == nil || v != nil || !strings.Contains(err.Error(), "stumbled at ") {
+			t.Errorf("%s: %v, %v", at, v, err)
+		}
+	}
+}

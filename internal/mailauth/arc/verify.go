@@ -5,10 +5,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"onward/internal/mailauth/dkim"
+	"onward/internal/parallel"
 	"onward/internal/resolver"
 )
 
@@ -199,7 +199,7 @@ func (v *verifier) fetch(ctx context.Context, names ...keyName) {
 			answers[name] = new(keyAnswer)
 		}
 	}
-	var wg sync.WaitGroup
+	var wg parallel.Group
 	for name, answer := range answers {
 		wg.Go(func() {
 			answer.key, answer.err = dkim.LookupKey(ctx, v.resolver, name.selector, name.domain)

@@ -23,11 +23,11 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"onward/internal/address"
 	"onward/internal/message"
+	"onward/internal/parallel"
 	"onward/internal/resolver"
 )
 
@@ -191,7 +191,7 @@ func (r *Result) fail(err error) {
 
 // Lookup fetches the keys, all at the same time. It returns no later than ctx.
 func (v *Verification) Lookup(ctx context.Context, dns resolver.Resolver) {
-	var wg sync.WaitGroup
+	var wg parallel.Group
 	defer wg.Wait()
 	var last *Result // is looked up here: most messages have one
 	for i := range v.results {

@@ -20,9 +20,9 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 
 	"onward/internal/address"
+	"onward/internal/parallel"
 	"onward/internal/resolver"
 )
 
@@ -106,7 +106,7 @@ func Evaluate(ctx context.Context, r resolver.Resolver, in Input) Verdict {
 type Search struct {
 	lookups *lookups
 	author  published
-	wg      sync.WaitGroup
+	wg      parallel.Group
 }
 
 // Begin starts to look for the policy of the author domain.
@@ -264,7 +264,7 @@ var rank = map[Policy]int{PolicyNone: 1, PolicyQuarantine: 2, PolicyReject: 3}
 // policy, and whether any could not be found out.
 func (l *lookups) strictest(ctx context.Context, candidates []address.Domain) (strictest published, unsure bool) {
 	all := make([]published, len(candidates))
-	var wg sync.WaitGroup
+	var wg parallel.Group
 	for i, d := range candidates {
 		wg.Go(func() { all[i] = l.discover(ctx, d) })
 	}

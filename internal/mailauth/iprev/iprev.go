@@ -11,9 +11,9 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
-	"sync"
 
 	"onward/internal/address"
+	"onward/internal/parallel"
 	"onward/internal/resolver"
 )
 
@@ -50,7 +50,7 @@ func Verify(ctx context.Context, r resolver.Resolver, ip netip.Addr) Verdict {
 		return Verdict{Result: PermError}
 	}
 	results := make([]error, len(names))
-	var wg sync.WaitGroup
+	var wg parallel.Group
 	for i, name := range names {
 		wg.Go(func() { results[i] = confirm(ctx, r, name, ip) })
 	}

@@ -25,10 +25,10 @@ import (
 	"context"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"onward/internal/address"
+	"onward/internal/parallel"
 	"onward/internal/resolver"
 )
 
@@ -103,7 +103,7 @@ func Verify(ctx context.Context, r resolver.Resolver, in Input) (helo, mailfrom 
 	in.IP = in.IP.Unmap().WithZone("")
 	in.Helo = asciiName(in.Helo)
 
-	var wg sync.WaitGroup
+	var wg parallel.Group
 	wg.Go(func() {
 		helo = check(ctx, r, in, "helo", address.Mailbox{Domain: address.Domain(in.Helo)})
 	})
