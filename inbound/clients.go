@@ -47,7 +47,7 @@ func (cs *clients) enter(c *conn, now time.Time, limits config.Limits) *reply.Re
 		return reply.New(421, "4.7.0", "too many connections from your address")
 	case !many(c.client) && over(u.connections, limits.ClientConnectionsPerMinute):
 		return reply.New(421, "4.7.0", "too many connections a minute from your address")
-	case over(len(cs.open)+1, limits.Sessions) && !cs.makeRoom(now):
+	case over(len(cs.open)+1, limits.Sessions) && !cs.makeRoom(u, now):
 		return errFull
 	}
 	u.sessions++
@@ -63,13 +63,15 @@ var errFull = reply.New(421, "4.3.2", "too many connections, please come back la
 const slowness = 250 * time.Millisecond
 
 // makeRoom ends the session that keeps us waiting longest, so that whoever sits
-// on connections does not keep others out (RELIABILITY 74). It reports whether
-// there was one.
-func (cs *clients) makeRoom(now time.Time) bool {
+// on connections does not keep others out (RELIABILITY 74): one that is slow, or
+// one of a client that has more of them than the newcomer will have. It reports
+// whether there was one.
+func (cs *clients) makeRoom(newcomer *usage, now time.Time) bool {
 	var slowest *conn
-	most := slowness
-	for c := range cs.open {
-		if waited := c.waited(now); waited > most {
+	var most time.Duration
+	for c, client := range cs.open {
+		waited := c.waited(now)
+		if waited > most && (waited > slowness || cs.usage[client].sessions > newcomer.sessions+1) {
 			slowest, most = c, waited
 		}
 	}

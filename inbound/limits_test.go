@@ -309,6 +309,38 @@ func TestMakesRoom(t *testing.T) {
 	})
 }
 
+// TestFairRoom holds that at the limit of all sessions nobody may have many while
+// others have none, however busy they are.
+func TestFairRoom(t *testing.T) {
+	cs := newClients()
+	now := time.Now()
+	enter := func(address string) (*conn, bool) {
+		c := &conn{client: netip.MustParseAddr(address), raw: &net.TCPConn{}}
+		c.waiting.Store(now.Add(-time.Millisecond).UnixNano())
+		return c, cs.enter(c, now, config.Limits{Sessions: 3}) == nil
+	}
+	first, _ := enter("192.0.2.1")
+	first.waiting.Store(now.Add(-2 * time.Millisecond).UnixNano())
+	enter("192.0.2.1")
+	enter("192.0.2.2")
+	for _, tt := range []struct {
+		address string
+		want    bool
+	}{
+		{"192.0.2.1", false},
+		{"192.0.2.2", false},
+		{"192.0.2.3", true}, // in the place of the first
+		{"192.0.2.4", false},
+	} {
+		if _, ok := enter(tt.address); ok != tt.want {
+			t.Errorf("%s: %v", tt.address, ok)
+		}
+	}
+	if first.interrupted.Load() == nil {
+		t.Error("not the one that waits longest")
+	}
+}
+
 // BenchmarkSession measures one message of 10 KB on loopback, the owner doing
 // nothing with it.
 func BenchmarkSession(b *testing.B) {

@@ -81,7 +81,7 @@ type Server struct {
 	Policy   func() *Policy // the one in force; never nil
 	Acceptor Acceptor
 	Record   func(journal.Entry) // keeps one answer for the operator
-	TempDir  string // for messages too large for memory
+	TempDir  string              // for messages too large for memory
 	Log      *slog.Logger
 
 	clients  *clients
