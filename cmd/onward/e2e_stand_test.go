@@ -36,6 +36,13 @@ type stand struct {
 // The test fails if the daemon does anything to the sink that it must not.
 func newStand(t testing.TB, aliases ...string) *stand {
 	t.Helper()
+	return newStandOf(t, &daemon{}, "", aliases...)
+}
+
+// newStandOf starts a stand with a daemon that is to run in some other way, and
+// more in its configuration.
+func newStandOf(t testing.TB, d *daemon, more string, aliases ...string) *stand {
+	t.Helper()
 	sink, err := testmail.StartSink("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -46,8 +53,8 @@ func newStand(t testing.TB, aliases ...string) *stand {
 			t.Error(fault)
 		}
 	})
-	s := &stand{sink: sink, settings: settings(t, sink.Addr())}
-	s.daemon = serve(t, s.yaml(aliases...))
+	s := &stand{daemon: d, sink: sink, settings: settings(t, sink.Addr()) + more}
+	d.serve(t, s.yaml(aliases...))
 	return s
 }
 

@@ -78,13 +78,24 @@ type daemon struct {
 	addr string // where it listens
 	log  *logLines
 	cmd  *exec.Cmd // nil when it does not run
+
+	under []string   // a command that runs the program with its arguments, such as one that sets limits
+	env   []string   // beside the environment of the tests
+	files []*os.File // it finds open, from descriptor 3 on
 }
 
 // serve starts a daemon with a configuration and stops it with the test, which
 // fails unless it ends well.
 func serve(t testing.TB, config string) *daemon {
 	t.Helper()
-	d := &daemon{dir: t.TempDir()}
+	d := &daemon{}
+	d.serve(t, config)
+	return d
+}
+
+func (d *daemon) serve(t testing.TB, config string) {
+	t.Helper()
+	d.dir = t.TempDir()
 	d.configure(t, config)
 	d.start(t)
 	t.Cleanup(func() {
@@ -95,7 +106,6 @@ func serve(t testing.TB, config string) *daemon {
 			t.Logf("log of onward:\n%s", d.log)
 		}
 	})
-	return d
 }
 
 // config is the file of the configuration.
@@ -118,8 +128,9 @@ func (d *daemon) configure(t testing.TB, text string) {
 func (d *daemon) start(t testing.TB) {
 	t.Helper()
 	d.log = newLogLines()
-	d.cmd = exec.Command(program, "serve", "-c", d.config())
-	d.cmd.Stderr = d.log
+	line := append(slices.Clone(d.under), program, "serve", "-c", d.config())
+	d.cmd = exec.Command(line[0], line[1:]...)
+	d.cmd.Stderr, d.cmd.Env, d.cmd.ExtraFiles = d.log, append(os.Environ(), d.env...), d.files
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -255,9 +255,9 @@ func within(t testing.TB, d time.Duration) context.Context {
 var raced = slices.Contains(buildFlags(), "-race")
 
 // memory returns the most resident memory the daemon has had, in octets.
-func (s *trial) memory(t testing.TB) int {
+func (d *daemon) memory(t testing.TB) int {
 	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
 	if errors.Is(err, os.ErrNotExist) {
 		t.Skip("no /proc here")
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -29,7 +30,17 @@ type Talk struct {
 // Dial connects to addr. It does not read the greeting.
 func Dial(t T, addr string) *Talk {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", addr, patience)
+	return DialFrom(t, netip.Addr{}, addr)
+}
+
+// DialFrom is Dial from an address of this machine's; the zero one is any.
+func DialFrom(t T, from netip.Addr, addr string) *Talk {
+	t.Helper()
+	dialer := net.Dialer{Timeout: patience}
+	if from.IsValid() {
+		dialer.LocalAddr = &net.TCPAddr{IP: from.AsSlice()}
+	}
+	conn, err := dialer.Dial("tcp", addr)
 	if err != nil {
 		t.Fatalf("dial: %v", err)
 	}
