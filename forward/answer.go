@@ -186,6 +186,9 @@ func taken(done, pending, no []*delivery) *reply.Reply {
 // replaced by the address that was written to (STANDARDS.md N3).
 func relay(d *delivery) *reply.Reply {
 	r := *d.outcome.Reply
+	if d.outcome.Said == nil {
+		r.Text = dsn.HideNames(r.Text, d.target.Domain, d.outcome.Host)
+	}
 	r.Text = dsn.Hide(reply.Clean(r.Text), d.target, d.recipients[0].Address)
 	return &r
 }

@@ -351,6 +351,21 @@ func TestTargetIsNotTold(t *testing.T) {
 	}
 }
 
+// TestHostIsNotTold holds the same of what we say ourselves of a destination, which
+// names its hosts for the operator.
+func TestHostIsNotTold(t *testing.T) {
+	d := &delivery{target: mailbox(t, "a@x.example"), recipients: envelope(t, "me@example.org>a@x.example").Recipients}
+	d.outcome = smtpclient.Outcome{Host: "mail.host.example", Reply: reply.New(451, "4.7.4", "X.example requires TLS (MTA-STS), and its mail host mail.host.example does not offer it; see mx.x.example.")}
+	if got := relay(d).String(); got != "451 4.7.4 the destination requires TLS (MTA-STS), and its mail host (hidden) does not offer it; see (hidden)." {
+		t.Error(got)
+	}
+	d.outcome.Said = reply.New(550, "5.7.1", "the policy of x.example") // its own words, maybe about the sender
+	d.outcome.Reply = d.outcome.Said
+	if got := relay(d).String(); got != "550 5.7.1 the policy of x.example" {
+		t.Error(got)
+	}
+}
+
 func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m memory

@@ -49,6 +49,17 @@ func refused(t testing.TB) Report {
 	}
 }
 
+// What we say ourselves of a destination names its hosts, and a report does not.
+func TestHostsAreHidden(t *testing.T) {
+	r := expired(t)
+	r.Host = "mx.mail.example"
+	r.Reply = reply.New(451, "4.7.5", "gmail.com requires TLS (DANE), and the certificate of its mail host mx.mail.example has expired")
+	m := compose(t, r)
+	if text := string(m.Rest[:strings.Index(string(m.Rest), "delivery-status")]); strings.Contains(text, "gmail.com") || strings.Contains(text, "mx.mail") || !strings.Contains(text, "the destination requires") {
+		t.Error(text)
+	}
+}
+
 // A report about several aliases of one mailbox has each of them, for people and
 // for machines.
 func TestSeveralAliases(t *testing.T) {

@@ -30,6 +30,7 @@ type Report struct {
 	Arrived  time.Time
 
 	Expired bool         // tried for all its lifetime; otherwise refused
+	Host    string       // of the destination, where it is known, to leave that out too
 	Reply   *reply.Reply // why, as the sender may hear it
 	Said    *reply.Reply // the destination's own last words; nil when there were none
 
@@ -112,7 +113,13 @@ func (r Report) text() string {
 	}
 	b.WriteString("\r\n")
 	b.WriteString(wrap("", r.happened()))
-	fmt.Fprintf(&b, "\r\n%s\r\n", wrap("    ", r.said(cmp.Or(r.Said, r.Reply))))
+	words := r.Said
+	if words == nil { // ours, which are for the operator too
+		hidden := *r.Reply
+		hidden.Text = HideNames(hidden.Text, r.Target.Domain, r.Host)
+		words = &hidden
+	}
+	fmt.Fprintf(&b, "\r\n%s\r\n", wrap("    ", r.said(words)))
 	b.WriteString(wrap("", r.advice()))
 	b.WriteString("\r\n" + wrap("", fmt.Sprintf("If you cannot make it out, write to postmaster@%s. The header of your message is attached; the message itself is not.", cmp.Or(r.Alias.Domain, r.Hostname))))
 	fmt.Fprintf(&b, "\r\n%s\r\n", r.Hostname)
@@ -211,6 +218,33 @@ func Hide(s string, target, alias address.Mailbox) string {
 		s = hideDomain(s, "@"+domain, alias.String())
 	}
 	return s
+}
+
+// HideNames returns words of ours, which name the target's domain and its mail
+// hosts where that helps an operator, without them. Addresses are for Hide. What a
+// destination says is left alone, as the same domain may be meant as the sender's.
+func HideNames(s string, domain address.Domain, host string) string {
+	var b strings.Builder
+	for s != "" {
+		n := strings.IndexFunc(s, func(r rune) bool { return r > '~' || !partOfName(byte(r)) })
+		if n < 0 {
+			n = len(s)
+		}
+		name := strings.ToLower(strings.TrimRight(s[:n], "."))
+		switch {
+		case name == "" || strings.HasSuffix(b.String(), "@"):
+			n = max(n, 1)
+			b.WriteString(s[:n])
+		case name == domain.String():
+			b.WriteString("the destination" + s[len(name):n])
+		case strings.EqualFold(name, host), strings.HasSuffix(name, "."+domain.String()):
+			b.WriteString("(hidden)" + s[len(name):n])
+		default:
+			b.WriteString(s[:n])
+		}
+		s = s[n:]
+	}
+	return b.String()
 }
 
 // hideDomain replaces every local part before at, and at itself.

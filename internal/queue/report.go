@@ -66,7 +66,7 @@ func compose(route Route, item *store.Item, header []byte, out smtpclient.Outcom
 	mail, err := dsn.Report{
 		Hostname: route.Hostname, ID: id, Now: now,
 		Sender: item.Sender.Mailbox, Alias: item.Recipient, Also: item.Also, Target: item.Target, Arrived: item.Arrived,
-		Expired: expired, Reply: out.Reply, Said: out.Said, Header: header,
+		Expired: expired, Host: out.Host, Reply: out.Reply, Said: out.Said, Header: header,
 	}.Compose()
 	if err != nil {
 		return nil, nil, fmt.Errorf("report: %w", err)
