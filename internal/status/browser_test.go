@@ -1,21 +1,27 @@
 package status_test
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
+	"onward/internal/journal"
 	"onward/internal/testpeer"
 )
 
@@ -33,9 +39,12 @@ type browser struct {
 
 func newBrowser(t testing.TB, flags ...chromedp.ExecAllocatorOption) *browser {
 	t.Helper()
-	testpeer.Need(t, "chromium")
 	path, err := exec.LookPath("chromium")
-	must(t, err)
+	if release, _ := os.ReadFile("/etc/os-release"); err != nil && bytes.Contains(release, []byte("\nID=ubuntu")) {
+		t.Skip("Ubuntu has Chromium as a snap only")
+	} else if err != nil {
+		testpeer.Lack(t, "chromium")
+	}
 	options := append(slices.Concat(chromedp.DefaultExecAllocatorOptions[:], flags), chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"), chromedp.WSURLReadTimeout(2*time.Minute))
 	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
@@ -74,22 +83,18 @@ func (b *browser) look(url string, width int64, dark bool) {
 	if dark {
 		scheme.Value = "dark"
 	}
+	height, scale := int64(1000), 1.0
+	if width < 500 {
+		height, scale = 844, 2 // a phone
+	}
 	b.do(
 		func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
 			_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{&scheme}})
 			return chromedp.Void{}, err
 		},
-		chromedp.EmulateViewport(width, 1100, chromedp.EmulateScale(scale(width))),
+		chromedp.EmulateViewport(width, height, chromedp.EmulateScale(scale)),
 		chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS("main")),
 	)
-}
-
-// scale is how many dots a pixel has: phones have more.
-func scale(width int64) float64 {
-	if width < 500 {
-		return 2
-	}
-	return 1
 }
 
 // TestPictures looks at every page on a desk and on a phone: nothing sticks out on
@@ -112,6 +117,130 @@ func TestPictures(t *testing.T) {
 	}
 	b.look(w.server.URL, 1280, true)
 	b.picture("status-overview-dark.png")
+}
+
+// TestLive: what happens shows on a page that is open, where it was not before, and
+// leaves the keyboard where it was.
+func TestLive(t *testing.T) {
+	b := newBrowser(t)
+	w := newWorld(t, true, nil)
+	w.live()
+	b.look(w.server.URL+"/messages", 1280, false)
+	b.do(chromedp.Evaluate[chromedp.Void](`document.querySelectorAll(".subject")[1].focus()`))
+	focused := eval[string](b, "document.activeElement.href")
+	w.send(letter{now, "ada@lovelace.example", "me@example.org", "It moves", journal.Forwarded, taken})
+	w.flush()
+	b.until("the new message", `document.querySelector(".subject").textContent === "It moves"`)
+	if n := eval[int](b, `document.querySelectorAll(".arrived").length`); n > 1 {
+		t.Errorf("%d rows are marked as new", n)
+	}
+	if still := eval[string](b, "document.activeElement.href"); still != focused || focused == "" {
+		t.Errorf("the keyboard went from %q to %q", focused, still)
+	}
+	b.look(w.server.URL+"/queue", 390, false)
+	must(t, w.Store.Drop(t.Context(), 2, now))
+	b.until("the end of an item", `document.querySelectorAll(".mail").length === 2`)
+	w.server.CloseClientConnections()
+	w.server.Close()
+	b.until("the word that it is not up to date", `document.getElementById("live").textContent.startsWith("Not up to date")`)
+}
+
+// TestTyping: a search begins with the first letters, and is in the address of the
+// page.
+func TestTyping(t *testing.T) {
+	b := newBrowser(t)
+	w := newWorld(t, true, nil)
+	w.live()
+	b.look(w.server.URL+"/messages", 1280, false)
+	// The protocol would type a stroke that the page has taken for itself.
+	eval[bool](b, `document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "/", bubbles: true, cancelable: true}))`)
+	if id := eval[string](b, "document.activeElement.id"); id != "q" {
+		t.Fatalf("/ leads to %q", id)
+	}
+	const allMoths = `[...document.querySelectorAll(".subject")].every(s => s.textContent.includes("moth"))`
+	b.do(chromedp.KeyEvent("moth"))
+	b.until("what is looked for", `document.querySelectorAll(".mail").length > 1 && `+allMoths)
+	if at := eval[string](b, "location.search"); at != "?q=moth" {
+		t.Errorf("at %q", at)
+	}
+	b.do(chromedp.KeyEvent("\b\b\b\bno such moth"))
+	b.until("that there is nothing", `document.querySelector(".empty") !== null`)
+	if id := eval[string](b, "document.activeElement.id"); id != "q" {
+		t.Errorf("typing ended in %q", id)
+	}
+}
+
+// TestWithoutScript: search, paging, signing in and deeds need no JavaScript, nor a
+// mouse.
+func TestWithoutScript(t *testing.T) {
+	b := newBrowser(t)
+	w := newWorld(t, true, nil)
+	w.live()
+	b.do(func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
+		_, err := cdp.Call(ctx, t, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+		return chromedp.Void{}, err
+	})
+	b.look(w.server.URL+"/messages", 1280, false)
+	b.do(chromedp.SendKeys(chromedp.CSS("#q"), "moth\r"))
+	b.until("what is looked for", `location.search === "?q=moth" && document.querySelectorAll(".mail").length > 1`)
+	b.do(chromedp.Click(chromedp.CSS("footer a[href='/login']")), chromedp.SendKeys(chromedp.CSS("#token"), token+"\r"))
+	b.until("signing in", `location.pathname === "/" && document.querySelector("footer button") !== null`)
+	b.look(w.server.URL+"/queue?state=held", 1280, false)
+	b.do(chromedp.Click(chromedp.CSS("summary")), chromedp.Click(chromedp.CSS(".danger")))
+	b.until("that it is dropped", `document.querySelector(".note")?.textContent.startsWith("It is dropped") === true`)
+	if stats, err := w.Store.Stats(t.Context()); err != nil || stats.Held != 0 {
+		t.Errorf("%+v, %v", stats, err)
+	}
+	if _, asked := w.asked.Load("/live.js"); asked {
+		t.Error("the script was asked for")
+	}
+}
+
+// TestNothingRuns: a real browser finds nothing to run or to load in what strangers
+// wrote. It would notice: the same on a page without guard takes it over.
+func TestNothingRuns(t *testing.T) {
+	b := newBrowser(t)
+	w, paths := besieged(t)
+	b.do(func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
+		const watch = `window.stopped = []; addEventListener("securitypolicyviolation", e => stopped.push(e.violatedDirective + " " + e.blockedURI))`
+		_, err := cdp.Call(ctx, t, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: watch})
+		return chromedp.Void{}, err
+	})
+	control := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.asked.Store("control"+r.URL.Path, true)
+		rw.Header().Set("Content-Type", "text/html")
+		fmt.Fprintf(rw, "<title>mine</title><main>%s</main>", strings.Join(attacks[:4], ""))
+	}))
+	defer control.Close()
+	b.do(chromedp.Navigate(control.URL))
+	b.until("the attack on a page without guard", `document.title === "owned"`)
+	if _, owned := w.asked.Load("control/owned"); !owned {
+		t.Error("the attack loads nothing")
+	}
+	for _, path := range paths {
+		if strings.Contains(path, "/messages/%") || strings.Contains(path, "state=") || strings.Contains(path, "before=") {
+			continue // those are pages of errors, which are all alike
+		}
+		b.do(chromedp.Navigate(w.server.URL + path))
+		if title := eval[string](b, "document.title"); title == "owned" || !strings.HasSuffix(title, "mx.example.org") {
+			t.Errorf("%.80s: the title is %q", path, title)
+		}
+		if stopped := eval[[]string](b, "stopped"); len(stopped) > 0 {
+			t.Errorf("%.80s: only the policy stopped %v", path, stopped)
+		}
+	}
+	b.look(w.server.URL+"/messages", 390, false)
+	w.attack(len(attacks), attacks[0]) // and once more, through live.js
+	b.until("the new message", `document.querySelectorAll(".mail").length === `+fmt.Sprint(len(attacks)+1))
+	if title := eval[string](b, "document.title"); !strings.HasSuffix(title, "mx.example.org") {
+		t.Errorf("live: the title is %q", title)
+	}
+	if over := eval[int](b, "document.documentElement.scrollWidth - innerWidth"); over > 0 {
+		t.Errorf("a long word makes the page %d pixels too wide", over)
+	}
+	if _, owned := w.asked.Load("/owned"); owned {
+		t.Error("something was loaded")
+	}
 }
 
 // inDocs are the pictures that the documentation shows.

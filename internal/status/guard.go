@@ -49,16 +49,21 @@ func (p *Page) guard(next http.Handler, open bool) http.Handler {
 	})
 }
 
+// hostOf is the name or address by which a request called us.
+func hostOf(r *http.Request) string {
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+}
+
 // calledByName refuses requests to a name that is not ours. A page of somebody
 // else whose name was made to point here (DNS rebinding) would otherwise read as
 // we do; addresses have no such names.
 func (p *Page) calledByName(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := r.Host
-		if name, _, err := net.SplitHostPort(host); err == nil {
-			host = name
-		}
-		host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+		host := hostOf(r)
 		_, notAddress := netip.ParseAddr(host)
 		if notAddress != nil && host != "localhost" && host != p.Config().Hostname.String() && !slices.Contains(p.Hosts, host) {
 			http.Error(w, "This server is not known by that name. Call it by its address or as localhost, or add the name to admin.hosts.", http.StatusMisdirectedRequest)
@@ -69,10 +74,10 @@ func (p *Page) calledByName(next http.Handler) http.Handler {
 }
 
 // tokenFirst asks for the token: for changes always, and for all the rest where
-// others can reach us. What the form for it needs is for everybody.
+// others can reach us, or a proxy may bring them. What the form for it needs is for everybody.
 func (p *Page) tokenFirst(next http.Handler, open bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		known := p.knows(r)
+		known, open := p.knows(r), open && !p.isPassedOn(r)
 		who := access{reads: known || open, acts: known}
 		switch {
 		case known || r.URL.Path == "/login" || r.URL.Path == "/style.css" || r.URL.Path == "/icon.svg":
@@ -87,6 +92,17 @@ func (p *Page) tokenFirst(next http.Handler, open bool) http.Handler {
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), access{}, who)))
 	})
+}
+
+// isPassedOn reports whether a proxy on this machine speaks for somebody who may
+// be elsewhere: it says so, or we were called by a name that was given for it.
+func (p *Page) isPassedOn(r *http.Request) bool {
+	for _, name := range []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip"} {
+		if r.Header.Get(name) != "" {
+			return true
+		}
+	}
+	return slices.Contains(p.Hosts, hostOf(r))
 }
 
 // access is what a request may do; its type is the key for it in a context.
@@ -149,6 +165,7 @@ func (p *Page) leave(r *http.Request) (view, error) {
 func cookie(r *http.Request, value string, life time.Duration) *http.Cookie {
 	return &http.Cookie{
 		Name: cookieName, Value: value, Path: "/", MaxAge: int(life.Seconds()),
-		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil,
+		HttpOnly: true, SameSite: http.SameSiteStrictMode,
+		Secure: r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https",
 	}
 }

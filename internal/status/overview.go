@@ -16,6 +16,7 @@ type overview struct {
 	Problems []problem
 	Chart    chart
 	Queue    store.Stats
+	Oldest   time.Time // when the oldest item came that still waits; zero: none does
 	Latest   []day
 }
 
@@ -34,7 +35,10 @@ func (p *Page) overview(r *http.Request) (view, error) {
 	if o.Queue, err = p.Store.Stats(ctx); err != nil {
 		return view{}, err
 	}
-	o.Problems = p.problems(o.Queue)
+	if o.Oldest, err = p.oldest(ctx); err != nil {
+		return view{}, err
+	}
+	o.Problems = p.problems(o.Queue, o.Oldest)
 	if err := p.recall(ctx, &o); err != nil {
 		o.Problems = append(o.Problems, problem{"The journal cannot be read: " + err.Error(), ""})
 	}
@@ -60,7 +64,7 @@ func (p *Page) recall(ctx context.Context, o *overview) error {
 }
 
 // problems are what is wrong, the worst first.
-func (p *Page) problems(queue store.Stats) (list []problem) {
+func (p *Page) problems(queue store.Stats, oldest time.Time) (list []problem) {
 	add := func(link, format string, args ...any) {
 		list = append(list, problem{fmt.Sprintf(format, args...), link})
 	}
@@ -76,8 +80,8 @@ func (p *Page) problems(queue store.Stats) (list []problem) {
 		add("/queue?state=held", "%s for you to decide what becomes of it.", plural(int(queue.Held), "message is held", "messages are held"))
 	}
 	now := p.now()
-	if age := now.Sub(queue.Oldest); !queue.Oldest.IsZero() && age > 24*time.Hour {
-		add("/queue", "The oldest message in the queue has waited for %s.", span(age))
+	if age := now.Sub(oldest); !oldest.IsZero() && age > 24*time.Hour {
+		add("/queue?state=waiting", "The oldest message in the queue has waited for %s.", span(age))
 	}
 	for _, d := range paused(p.Destinations(), now) {
 		add("/destinations", "%s wants no mail for another %s.", d.Operator, span(d.Until.Sub(now)))
@@ -92,6 +96,16 @@ func (p *Page) problems(queue store.Stats) (list []problem) {
 		add("/doctor", "The doctor found %s.", plural(failures, "thing that keeps mail from arriving", "things that keep mail from arriving"))
 	}
 	return list
+}
+
+// oldest returns when the oldest item came that waits. Held ones wait for a person,
+// and may do so for long.
+func (p *Page) oldest(ctx context.Context) (time.Time, error) {
+	items, err := p.Store.Items(ctx, store.Filter{State: store.Waiting, Limit: 1})
+	if err != nil || len(items) == 0 {
+		return time.Time{}, err
+	}
+	return items[0].Arrived, nil
 }
 
 // certificateEnd returns when the certificate does, if there is one to speak of.

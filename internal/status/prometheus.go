@@ -2,6 +2,7 @@ package status
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -49,18 +50,19 @@ func (p *Page) writeQueue(r *http.Request, b *bytes.Buffer) {
 	}
 	gauge(b, "onward_store_healthy", "Whether the queue can be written; 0 until a restart after an I/O error.", gaugeSample{"", healthy})
 	stats, err := p.Store.Stats(r.Context())
-	if err != nil {
+	oldest, also := p.oldest(r.Context())
+	if err := errors.Join(err, also); err != nil {
 		p.Log.Warn("metrics", "err", err)
 		return
 	}
 	age := 0.0
-	if !stats.Oldest.IsZero() {
-		age = max(0, p.now().Sub(stats.Oldest).Seconds())
+	if !oldest.IsZero() {
+		age = max(0, p.now().Sub(oldest).Seconds())
 	}
 	gauge(b, "onward_queue_items", "Items in the queue; held ones wait for a person.",
 		gaugeSample{`{state="waiting"}`, float64(stats.Waiting)}, gaugeSample{`{state="held"}`, float64(stats.Held)})
 	gauge(b, "onward_queue_bytes", "Octets in the queue.", gaugeSample{"", float64(stats.Bytes)})
-	gauge(b, "onward_queue_oldest_seconds", "Age of the oldest item in the queue, held ones too.", gaugeSample{"", age})
+	gauge(b, "onward_queue_oldest_seconds", "Age of the oldest item that waits for its next try; 0: none does.", gaugeSample{"", age})
 }
 
 // writeDestinations writes the breakers of destinations that are counted by name,

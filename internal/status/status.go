@@ -65,7 +65,7 @@ type Page struct {
 	Troubles func() []string               // what else is wrong, in sentences; may be nil
 	Examine  func(context.Context) []Check // what `onward doctor` does; may be nil
 	Token    string                        // lets its bearer change the queue; empty: nobody may
-	Hosts    []string                      // names by which this server is called, beside localhost and addresses
+	Hosts    []string                      // names by which a proxy calls this server; the token is needed there too
 
 	clock  func() time.Time // time.Now, but in tests
 	doctor doctor
@@ -78,9 +78,9 @@ const MinToken = 20
 // Serve answers at l until ctx ends, and closes l.
 func (p *Page) Serve(ctx context.Context, l net.Listener) error {
 	open := isLoopback(l.Addr())
-	if !open && p.Token == "" {
+	if err := p.checkToken(open, l.Addr()); err != nil {
 		l.Close()
-		return fmt.Errorf("status page: %v can be reached by others, so it needs a token", l.Addr())
+		return err
 	}
 	server := &http.Server{
 		Handler:           p.Handler(open),
@@ -107,6 +107,16 @@ func (p *Page) Serve(ctx context.Context, l net.Listener) error {
 	}
 	working.Wait()
 	return err
+}
+
+func (p *Page) checkToken(open bool, addr net.Addr) error {
+	switch {
+	case !open && p.Token == "":
+		return fmt.Errorf("status page: %v can be reached by others, so it needs a token", addr)
+	case p.Token != "" && len(p.Token) < MinToken:
+		return fmt.Errorf("status page: the token is short; it needs %d characters", MinToken)
+	}
+	return nil
 }
 
 // isLoopback reports whether only this machine can reach an address.

@@ -12,11 +12,14 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"onward/internal/address"
 	"onward/internal/journal"
+	"onward/internal/message"
 	"onward/internal/status"
 	"onward/internal/store"
 )
@@ -36,8 +39,8 @@ func TestPages(t *testing.T) {
 	w := newWorld(t, true, nil)
 	w.live()
 	for path, want := range map[string][]string{
-		"/": {"4 things need a look", "1 message is held", "The oldest message in the queue has waited for 31 h", "google.com wants no mail for another 24 min",
-			"The doctor found 1 thing", "In queue 2", "Held 1", "Fri 12:00", "Notes on the analytical engine, part two"},
+		"/": {"3 things need a look", "1 message is held", "google.com wants no mail for another 24 min",
+			"The doctor found 1 thing", "In queue 2 Oldest 9 min Held 1", "Fri 12:00", "Notes on the analytical engine, part two"},
 		"/messages":             {"Sunday 22 November", "Your account is locked, act now", "550 5.7.1 bank.example asks to reject", "hello@newsletter.example → shop+outlet@example.org first time", "refused before it came"},
 		"/messages/" + w.held:   {"Your receipt", "held", "552 5.2.2", "shop.example lets 198.51.100.24 send for it: matched ip4:198.51.100.0/24.", "Signed by shop.example (selector s1)", "tried while the sender waited · 0.5 s, as far as RCPT · 192.0.2.27:25", "what the sender was told"},
 		"/queue":                {"2 waiting, 1 held", "31 h Your receipt", "in 24 min", "due", "Sign in to try, hold, release or drop"},
@@ -117,6 +120,36 @@ func TestSearch(t *testing.T) {
 	}
 	if len(seen) != w.numbers || pages != (w.numbers+49)/50 {
 		t.Errorf("%d of %d messages on %d pages", len(seen), w.numbers, pages)
+	}
+}
+
+// TestFates: a list tells how it stands with the target that is worst off, not what
+// the sender was told once.
+func TestFates(t *testing.T) {
+	const jane, sam = "jane.doe@gmail.com", "sam@outlook.com"
+	event := func(target string, outcome journal.Outcome) journal.Event {
+		return journal.Event{Time: now, Message: "01A", From: "ada@lovelace.example", Recipient: "Team@example.org", Targets: []string{target}, Outcome: outcome}
+	}
+	for _, tt := range []struct {
+		want string
+		then []journal.Entry
+	}{
+		{"queued", nil},
+		{"queued", []journal.Entry{event(sam, journal.Delivered)}},
+		{"delivered", []journal.Entry{event(sam, journal.Delivered), event(jane, journal.Delivered)}},
+		{"held", []journal.Entry{event(jane, journal.Held), event(sam, journal.Delivered)}},
+		{"reported", []journal.Entry{event(jane, journal.Reported), event(sam, journal.Delivered)}},
+		{"queued", []journal.Entry{event(jane, journal.Held), event(jane, journal.Released), event(sam, journal.Delivered)}},
+	} {
+		w := newWorld(t, true, nil)
+		w.write(journal.Message{
+			ID: "01A", Arrived: now, Answered: now, From: sender("ada@lovelace.example"), Subject: "For both", Size: 1, Outcome: journal.Queued,
+			Recipients: []message.Recipient{{Address: mailbox("team@example.org"), Targets: []address.Mailbox{mailbox(jane), mailbox(sam)}}},
+		})
+		w.write(tt.then...)
+		if page := text(w.get("/messages")); !strings.Contains(page, "team@example.org first time "+tt.want) {
+			t.Errorf("after %v: no %q in %s", tt.then, tt.want, page)
+		}
 	}
 }
 
@@ -214,7 +247,10 @@ func TestAccess(t *testing.T) {
 		{"by an address", true, "GET", "/", host("192.0.2.1"), 200},
 		{"by an IPv6 address", true, "GET", "/", host("[::1]:8025"), 200},
 		{"by our name", true, "GET", "/", host("MX.example.org"), 200},
-		{"by a name we were given", true, "GET", "/", host("status.example.org:80"), 200},
+		{"by a name we were given", true, "GET", "/", host("status.example.org:80"), 401},
+		{"the same with the token", true, "GET", "/", all(right, host("status.example.org:80")), 200},
+		{"by a proxy", true, "GET", "/", header("X-Forwarded-For", "198.51.100.1"), 401},
+		{"by a proxy with the token", true, "GET", "/", all(right, header("Via", "1.1 proxy")), 200},
 		{"by a stranger's name", true, "GET", "/", host("evil.example"), 421},
 		{"by a stranger's name for us", true, "GET", "/metrics", host("localhost.evil.example:8025"), 421},
 		{"by what looks like an address", true, "GET", "/", host("127.0.0.1.evil.example"), 421},
@@ -365,6 +401,12 @@ func TestServe(t *testing.T) {
 	if err := w.Serve(t.Context(), everywhere); err == nil || !strings.Contains(err.Error(), "token") {
 		t.Errorf("on all addresses without a token: %v", err)
 	}
+	short := newWorld(t, true, func(p *status.Page) { p.Token = "letmein" })
+	again, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	if err := short.Serve(t.Context(), again); err == nil || !strings.Contains(err.Error(), "20 characters") {
+		t.Errorf("with a short token: %v", err)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	ctx, stop := context.WithCancel(t.Context())
@@ -429,26 +471,27 @@ func TestReady(t *testing.T) {
 // and what comes of half an examination counts for nothing.
 func TestExaminations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		visits := 0
+		var visits atomic.Int32
 		p := &status.Page{Examine: func(ctx context.Context) []status.Check {
-			visits++
-			if visits == 2 {
+			n := visits.Add(1)
+			if n == 2 {
 				<-ctx.Done()
 				return nil
 			}
-			return examined[:visits]
+			return examined[:n]
 		}}
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { p.RunDoctor(ctx); close(ended) }()
 		for _, tt := range []struct {
-			after          time.Duration
-			visits, checks int
-		}{{59 * time.Second, 0, 0}, {2 * time.Second, 1, 1}, {6 * time.Hour, 2, 1}, {6*time.Hour + 2*time.Minute, 3, 3}} {
+			after  time.Duration
+			visits int32
+			checks int
+		}{{59 * time.Second, 0, 0}, {2 * time.Second, 1, 1}, {6 * time.Hour, 2, 1}, {2 * time.Minute, 2, 1}, {6 * time.Hour, 3, 3}} {
 			time.Sleep(tt.after)
 			synctest.Wait()
-			if checks := p.Checks(); visits != tt.visits || len(checks) != tt.checks {
-				t.Errorf("after %v more: %d visits, %d checks", tt.after, visits, len(checks))
+			if n, checks := visits.Load(), p.Checks(); n != tt.visits || len(checks) != tt.checks {
+				t.Errorf("after %v more: %d visits, %d checks", tt.after, n, len(checks))
 			}
 		}
 		stop()
@@ -462,8 +505,9 @@ func TestTroubles(t *testing.T) {
 		p.Troubles = func() []string { return []string{"onward.yaml line 7 is wrong: the old configuration stays in force."} }
 		p.Expires = func() time.Time { return now.Add(50 * time.Hour) }
 	})
+	w.enqueue("01A", letter{at: now.Add(-31 * time.Hour), to: "me@example.org"}, nil)
 	page := text(w.get("/"))
-	for _, want := range []string{"onward.yaml line 7 is wrong", "The certificate ends in 2 days"} {
+	for _, want := range []string{"4 things need a look", "The oldest message in the queue has waited for 31 h", "onward.yaml line 7 is wrong", "The certificate ends in 2 days"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("no %q in %s", want, page)
 		}

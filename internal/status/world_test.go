@@ -68,6 +68,7 @@ type world struct {
 	numbers int
 	held    string // a message that is held, after live
 	log     *logBuffer
+	asked   sync.Map // of paths
 }
 
 // newWorld makes a world in which nothing has happened yet. set may change the
@@ -99,7 +100,11 @@ func newWorld(t testing.TB, open bool, set func(*status.Page)) *world {
 	if set != nil {
 		set(w.Page)
 	}
-	w.server = httptest.NewServer(w.Handler(open))
+	handler := w.Handler(open)
+	w.server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.asked.Store(r.URL.Path, true)
+		handler.ServeHTTP(rw, r)
+	}))
 	t.Cleanup(w.server.Close)
 	must(t, journal.Append(t.Context(), w.waitForJournal()))
 	return w

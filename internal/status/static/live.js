@@ -73,7 +73,7 @@ search?.addEventListener("input", () => {
 
 document.addEventListener("keydown", event => {
   const field = document.querySelector("input[type=search]");
-  if (event.key === "/" && field && !event.target.closest("input") && !event.ctrlKey && !event.metaKey && !event.altKey) {
+  if (event.key === "/" && field && document.activeElement.tagName !== "INPUT" && !event.ctrlKey && !event.metaKey && !event.altKey) {
     event.preventDefault();
     field.select();
   }
