@@ -40,12 +40,8 @@ type ACME struct {
 
 	Roots *x509.CertPool // whom to trust for Directory; nil: the system's
 
-	every     time.Duration // between looks at what is to be renewed; zero: renewEvery
-	resolvers []string      // that see a change of our zone; nil: its name servers
+	resolvers []string // that see a change of our zone; nil: its name servers
 }
-
-// renewEvery is often enough for certificates of a few hours, and costs nothing.
-const renewEvery = time.Minute
 
 // acme is a certificate that certmagic obtains and renews. A third of its life
 // before the end, or when the authority says so (RFC 9773), there is another.
@@ -65,9 +61,6 @@ type acme struct {
 func openACME(s ACME, hostname address.Domain, log *slog.Logger) (_ *acme, err error) {
 	a := &acme{hostname: hostname.String(), log: log}
 	bridged := bridge(log)
-	if s.every == 0 {
-		s.every = renewEvery
-	}
 	issuer := certmagic.ACMEIssuer{
 		CA:                        s.Directory,
 		Email:                     s.Email,
@@ -89,9 +82,8 @@ func openACME(s ACME, hostname address.Domain, log *slog.Logger) (_ *acme, err e
 		return nil, err
 	}
 	a.cache = certmagic.NewCache(certmagic.CacheOptions{
-		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return a.config, nil },
-		RenewCheckInterval: s.every,
-		Logger:             bridged,
+		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return a.config, nil },
+		Logger:           bridged,
 	})
 	a.config = certmagic.New(a.cache, certmagic.Config{
 		Storage:        &certmagic.FileStorage{Path: s.Dir},
@@ -106,7 +98,27 @@ func openACME(s ACME, hostname address.Domain, log *slog.Logger) (_ *acme, err e
 	}
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancel(context.Background())
+	a.wg.Go(func() { a.renew(ctx) })
 	return a, a.config.ManageAsync(ctx, []string{a.hostname})
+}
+
+// renew has certmagic look at what is to be renewed. Its own look every ten
+// minutes is too late for certificates that live for minutes.
+func (a *acme) renew(ctx context.Context) {
+	for {
+		wait := time.Second // until there is one
+		if c := a.current(); c != nil {
+			wait = min(time.Minute, c.Leaf.NotAfter.Sub(c.Leaf.NotBefore)/20)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if err := a.cache.RenewManagedCertificates(ctx); err != nil && ctx.Err() == nil {
+			a.log.Error("certificate not looked at", "name", a.hostname, "err", reply.Clean(err.Error()))
+		}
+	}
 }
 
 // listen opens the port that the authority will connect to, for as long as we

@@ -163,7 +163,6 @@ func (a *authority) acme(t *testing.T, challenge string, port int) *ACME {
 		Challenge: challenge,
 		Listen:    net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
 		Roots:     a.roots,
-		every:     200 * time.Millisecond,
 		resolvers: []string{a.zone.addr},
 	}
 }
