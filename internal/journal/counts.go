@@ -84,8 +84,8 @@ func (r *Reader) Hours(ctx context.Context, since time.Time) ([]Hour, error) {
 // A Use is what one address has received.
 type Use struct {
 	Recipient string // as it was written last
-	Messages  int64 // that were accepted
-	Senders   int64 // different ones
+	Messages  int64  // that were accepted
+	Senders   int64  // different ones
 	Last      time.Time
 	Sender    string // of the last one; empty is the null sender
 	First     bool   // and the first from him
@@ -121,7 +121,7 @@ func (r *Reader) Uses(ctx context.Context, most int, skip int64) ([]Use, error) 
 // A Pair is what one sender has sent to one address.
 type Pair struct {
 	Sender, Recipient string // in one of the cases they were written in
-	Messages          int64 // that were accepted
+	Messages          int64  // that were accepted
 	First, Last       time.Time
 }
 

@@ -112,6 +112,11 @@ func newWorld(t testing.TB, open bool, set func(*status.Page)) *world {
 
 // waitForJournal returns the state directory when there is a journal in it.
 func (w *world) waitForJournal() string {
+	defer func() {
+		if w.t.Failed() {
+			w.t.Log(w.log)
+		}
+	}()
 	wait(w.t, "the journal", func() bool {
 		r, err := journal.OpenReader(w.t.Context(), w.StateDir)
 		if err == nil {
