@@ -29,7 +29,8 @@ func send(talk *testmail.Talk, from, to, want string) string {
 type stand struct {
 	*daemon
 	sink     *testmail.Sink
-	settings string // all of the configuration but the aliases
+	zone     *resolver.Zone // the DNS
+	settings string         // all of the configuration but the aliases
 }
 
 // newStand starts a stand with these aliases of alias.example, a line each.
@@ -53,7 +54,9 @@ func newStandOf(t testing.TB, d *daemon, more string, aliases ...string) *stand 
 			t.Error(fault)
 		}
 	})
-	s := &stand{daemon: d, sink: sink, settings: settings(t, sink.Addr()) + more}
+	s := &stand{daemon: d, sink: sink}
+	s.zone, s.settings = world(t, sink.Addr())
+	s.settings += more
 	d.serve(t, s.yaml(aliases...))
 	return s
 }
@@ -61,6 +64,13 @@ func newStandOf(t testing.TB, d *daemon, more string, aliases ...string) *stand 
 // settings is a configuration without aliases, for which destination is the
 // host of dest.example and of sender.example.
 func settings(t testing.TB, destination netip.AddrPort) string {
+	t.Helper()
+	_, text := world(t, destination)
+	return text
+}
+
+// world is the DNS of settings, and them.
+func world(t testing.TB, destination netip.AddrPort) (*resolver.Zone, string) {
 	t.Helper()
 	zone, err := resolver.ParseZone("world", strings.NewReader(strings.ReplaceAll(`
 dest.example. 60 IN MX 10 mx.dest.example.
@@ -76,7 +86,7 @@ mx.sender.example. 60 IN A DESTINATION
 		t.Fatal(err)
 	}
 	t.Cleanup(dns.Close)
-	return fmt.Sprintf(`hostname: mx.onward.example
+	return zone, fmt.Sprintf(`hostname: mx.onward.example
 postmaster: owner@dest.example
 state_dir: DIR/state
 listen: ["127.0.0.1:0"]
