@@ -87,7 +87,7 @@ func (p *Page) tokenFirst(next http.Handler, open bool) http.Handler {
 			return
 		default:
 			w.Header().Set("WWW-Authenticate", `Bearer realm="onward"`)
-			http.Error(w, "This needs the token of admin.token.", http.StatusUnauthorized)
+			http.Error(w, "This needs the token that is in admin.token_file.", http.StatusUnauthorized)
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), access{}, who)))
