@@ -128,7 +128,7 @@ func (d *daemon) configure(t testing.TB, text string) {
 func (d *daemon) start(t testing.TB) {
 	t.Helper()
 	d.log = newLogLines()
-	line := append(slices.Clone(d.under), program, "serve", "-c", d.config())
+	line := append(slices.Clone(d.under), program, "serve", "--log", "text", "-c", d.config())
 	d.cmd = exec.Command(line[0], line[1:]...)
 	d.cmd.Stderr, d.cmd.Env, d.cmd.ExtraFiles = d.log, append(os.Environ(), d.env...), d.files
 	if err := d.cmd.Start(); err != nil {

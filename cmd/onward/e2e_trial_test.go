@@ -143,7 +143,7 @@ func (s *trial) crash(t testing.TB) {
 func (s *trial) stillborn(t testing.TB, after time.Duration) {
 	t.Helper()
 	s.log = newLogLines()
-	s.cmd = exec.Command(program, "serve", "-c", s.config())
+	s.cmd = exec.Command(program, "serve", "--log", "text", "-c", s.config())
 	s.cmd.Stderr = s.log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)

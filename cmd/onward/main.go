@@ -78,7 +78,7 @@ while the sender waits, so that the sender hears what Gmail answered.`,
 		SilenceErrors: true,
 	}
 	root.PersistentFlags().StringP("config", "c", "", "configuration `file` (default $ONWARD_CONFIG, ./onward.yaml, /etc/onward/onward.yaml)")
-	root.CompletionOptions.DisableDefaultCmd = true
+	root.InitDefaultCompletionCmd()
 	root.AddCommand(serveCommand(), demoCommand(), initCommand(), checkCommand(), doctorCommand(), aliasCommand(), explainCommand(), logCommand(), queueCommand(), srsCommand(), healthCommand(), versionCommand())
 	return root
 }

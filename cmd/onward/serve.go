@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -8,15 +9,19 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 )
 
 func serveCommand() *cobra.Command {
-	return &cobra.Command{
+	var form string
+	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the daemon",
 		Long: `Run the daemon in the foreground, until SIGTERM or SIGINT. A message that is
 being delivered is finished first, for at most a minute. The configuration is
-read again when it changes, and on SIGHUP.`,
+read again when it changes, and on SIGHUP.
+
+The log goes to standard error: as text on a terminal, as JSON elsewhere.`,
 		Example: "  onward serve -c /etc/onward/onward.yaml",
 		Args:    noOperands,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
@@ -31,7 +36,10 @@ read again when it changes, and on SIGHUP.`,
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+			log, err := newLog(os.Stderr, form)
+			if err != nil {
+				return err
+			}
 			d, listeners, err := start(ctx, cfg, table, log)
 			if err != nil {
 				return err
@@ -39,4 +47,17 @@ read again when it changes, and on SIGHUP.`,
 			return d.run(ctx, listeners, hup)
 		}),
 	}
+	cmd.Flags().StringVar(&form, "log", "", "`form` of the log: text or json (default text on a terminal, else json)")
+	return cmd
+}
+
+// newLog writes the log in the form that is wanted, or that suits where it goes.
+func newLog(w *os.File, form string) (*slog.Logger, error) {
+	switch {
+	case form == "text" || form == "" && term.IsTerminal(int(w.Fd())):
+		return slog.New(slog.NewTextHandler(w, nil)), nil
+	case form == "json" || form == "":
+		return slog.New(slog.NewJSONHandler(w, nil)), nil
+	}
+	return nil, misuse{fmt.Errorf("--log %q: the forms are text and json", form)}
 }
