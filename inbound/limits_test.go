@@ -450,4 +450,5 @@ func TestAliasAndSenderLimits(t *testing.T) {
 	send("c@unknown.example", "me@example.org", "250", "250") // whoever that is
 	send("d@unknown.example", "ME@example.org", "250", "250")
 	send("e@unknown.example", "me@example.org", "450 4.2.1", "")
+	send("e@unknown.example", "me+x@example.org", "450 4.2.1", "") // a tag makes no other mailbox
 }

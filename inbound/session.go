@@ -119,7 +119,7 @@ func (s *session) recipient(tx *transaction, to address.Mailbox) (message.Recipi
 	switch {
 	case !match.Admits(tx.from.Mailbox):
 		return message.Recipient{}, reply.New(550, "5.7.1", "<%s>: does not take mail from you", to)
-	case !s.c.server.aliases.Allow(to.Fold().String(), p.Limits.AliasPerMinute, tx.arrived):
+	case !s.c.server.aliases.Allow(counted(to, match), p.Limits.AliasPerMinute, tx.arrived):
 		return message.Recipient{}, reply.New(450, "4.2.1", "<%s>: too many messages a minute, please try again later", to)
 	}
 	if match.Alias != nil { // postmaster and abuse take mail from anybody (RFC 5321 4.5.1)
@@ -128,6 +128,15 @@ func (s *session) recipient(tx *transaction, to address.Mailbox) (message.Recipi
 		}
 	}
 	return tx.forAlias(to, match), nil
+}
+
+// counted is the alias that mail to an address counts for: whoever writes chooses
+// the tag.
+func counted(to address.Mailbox, match alias.Match) string {
+	if match.Steps[0].By == alias.ByTag {
+		to.Local, _, _ = strings.Cut(to.Local, "+")
+	}
+	return to.Fold().String()
 }
 
 // alone reports whether a transaction has one recipient only: its sender could
