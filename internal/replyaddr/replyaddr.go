@@ -111,10 +111,13 @@ func unknown(to address.Mailbox) error {
 // Permit decides whether a message may use the address, and counts it when it may.
 // The message is to pass DMARC, with the address of a present target of the alias
 // in From: only who reads the mail of the alias may answer it. Errors are
-// 550 5.7.1.
+// 550 5.7.1, and 451 4.7.0 where the DNS does not say.
 func (b *Book) Permit(p Pair, from dmarc.From, verdict dmarc.Verdict, targets []address.Mailbox) error {
 	isAuthor := func(target address.Mailbox) bool { return target.Fold() == from.Mailbox.Fold() }
 	switch {
+	case verdict.Result == dmarc.TempError && slices.ContainsFunc(targets, isAuthor):
+		return &reply.Reply{Code: 451, Status: "4.7.0", Err: errors.New(verdict.Reason),
+			Text: "DMARC cannot be evaluated just now for the address in From, as the DNS does not answer; please try again later"}
 	case verdict.Result != dmarc.Pass:
 		return refuse("DMARC did not pass for the address in From", errors.New(verdict.Reason))
 	case !slices.ContainsFunc(targets, isAuthor):
