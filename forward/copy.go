@@ -96,6 +96,8 @@ func (f *Forwarder) makeCopy(ctx context.Context, m *mail, d *delivery) error {
 		if err := f.rewriteFrom(ctx, m, d); err != nil {
 			return err
 		}
+	case breaks && to.Breaks == message.Refuse && m.verdict.MayBeSigned():
+		return reply.New(451, "4.7.0", "DMARC: the DNS does not say just now whether the DKIM signature of %s is good; please try again later", m.verdict.Author.Domain)
 	case breaks && to.Breaks == message.Refuse:
 		d.outcome = smtpclient.Outcome{Result: smtpclient.Refused, Reply: reply.New(550, "5.7.1",
 			"DMARC: %s would fail at the mailbox behind <%s>, since only SPF vouches for it, which ends here; a DKIM signature of %s would arrive (RFC 7960)",

@@ -186,6 +186,22 @@ func TestSurvival(t *testing.T) {
 	}
 }
 
+// TestUnknownSignature holds that no message is refused for good because the DNS
+// does not say whether its signature would survive.
+func TestUnknownSignature(t *testing.T) {
+	w := newWorld(t, false)
+	text := w.signed("letters.example", from("letters.example"))
+	if err := w.zone.Fail("s._domainkey.letters.example", resolver.TypeTXT, "SERVFAIL"); err != nil {
+		t.Fatal(err)
+	}
+	if answer, out, _ := w.send("x@letters.example", text, message.Refuse); answer.Code != 451 || answer.Status != "4.7.0" || out != "" {
+		t.Errorf("%v, sent %q", answer, out)
+	}
+	if answer, _, after := w.send("x@letters.example", text, message.Rewrite); answer.Code != 250 || after.DMARC.Result != dmarc.Pass {
+		t.Errorf("%v, DMARC is %+v", answer, after.DMARC)
+	}
+}
+
 // TestEd25519AloneBreaks holds that a signature which not all receivers can
 // verify does not count as surviving.
 func TestEd25519AloneBreaks(t *testing.T) {

@@ -225,6 +225,12 @@ func (v *Verdict) ForwardingBreaks(alive func(*dkim.Result) bool) bool {
 	return true
 }
 
+// MayBeSigned reports whether the DNS did not say of a signature for the author that
+// it passes.
+func (v *Verdict) MayBeSigned() bool {
+	return slices.ContainsFunc(v.DKIM, func(d dkim.Result) bool { return d.Result == dkim.TempError && v.aligned(d.Domain) })
+}
+
 // aligned reports whether a pass of this signer counts for the author.
 func (v *Verdict) aligned(signer string) bool {
 	return slices.ContainsFunc(v.DMARC.Alignments, func(a dmarc.Alignment) bool {
