@@ -73,11 +73,11 @@ func (f *Forwarder) conclude(ctx context.Context, m *mail) (*reply.Reply, bool) 
 	f.remember(m, done)
 	switch endings[mixture{len(done) > 0, len(no) > 0, len(pending) > 0}][m.class()] {
 	case forwarded:
-		return delivered(done), false
+		return m.delivered(done), false
 	case refused:
-		return relay(no[0]), false
+		return m.relay(no[0]), false
 	case deferred:
-		return relay(pending[0]), false
+		return m.relay(pending[0]), false
 	}
 	if m.env.Gone() { // it hears nothing of this; what was delivered stays remembered
 		return reply.New(451, "4.4.2", "you hung up before the answer, please try again"), false
@@ -87,13 +87,13 @@ func (f *Forwarder) conclude(ctx context.Context, m *mail) (*reply.Reply, bool) 
 		f.save(ctx, m.env.ID)
 		return keep(m, append(pending, no...)[0]), false
 	}
-	return taken(done, pending, no), true
+	return m.taken(done, pending, no), true
 }
 
 // keep asks the sender to try again. Where somebody has the message a refusal
 // must not end it.
 func keep(m *mail, d *delivery) *reply.Reply {
-	r := relay(d)
+	r := m.relay(d)
 	if r.Permanent() {
 		return &reply.Reply{Code: 451, Status: "4.3.0", Text: "not all recipients could be served, please try again: " + r.Text}
 	}
@@ -110,6 +110,11 @@ func (f *Forwarder) own(ctx context.Context, m *mail, pending, no []*delivery) e
 	for _, d := range no {
 		item := m.item(d)
 		item.Refused, item.Next = true, time.Now()
+		for _, other := range m.deliveries { // the report will have these words
+			if other != d {
+				item.Said = dsn.Hide(item.Said, other.target, item.Recipient)
+			}
+		}
 		items = append(items, item)
 	}
 	return f.Queue.Add(ctx, m.msg.Rest(), items)
@@ -133,7 +138,7 @@ func (m *mail) item(d *delivery) *store.Item {
 		Expires:    m.env.Arrived.Add(m.route.Lifetime),
 		State:      store.Waiting,
 		Host:       d.outcome.Host,
-		Said:       words(d.outcome).String(),
+		Said:       words(d.outcome),
 		Paused:     d.outcome.Limited,
 		Next:       d.outcome.NotBefore, // zero: as the queue has it
 	}
@@ -148,47 +153,58 @@ func (m *mail) item(d *delivery) *store.Item {
 	return item
 }
 
-// words are the destination's own where it spoke, else ours.
-func words(out smtpclient.Outcome) *reply.Reply {
-	if out.Said != nil {
-		return out.Said
+// words are the destination's own where it spoke; else ours, with the cause, since
+// only the operator reads them.
+func words(out smtpclient.Outcome) string {
+	switch {
+	case out.Said != nil:
+		return out.Said.String()
+	case out.Reply.Err != nil && out.Result != smtpclient.Refused:
+		return out.Reply.String() + ": " + reply.Clean(out.Reply.Err.Error())
 	}
-	return out.Reply
+	return out.Reply.String()
 }
 
 // delivered answers a message that every target has.
-func delivered(done []*delivery) *reply.Reply {
+func (m *mail) delivered(done []*delivery) *reply.Reply {
 	switch len(done) {
 	case 0:
 		return reply.New(250, "2.0.0", "accepted")
 	case 1:
-		return &reply.Reply{Code: 250, Status: "2.0.0", Text: "forwarded: " + relay(done[0]).Text}
+		return &reply.Reply{Code: 250, Status: "2.0.0", Text: "forwarded: " + m.relay(done[0]).Text}
 	}
 	return reply.New(250, "2.0.0", "forwarded to %d mailboxes", len(done))
 }
 
 // taken answers a message that we own, wholly or in part.
-func taken(done, pending, no []*delivery) *reply.Reply {
+func (m *mail) taken(done, pending, no []*delivery) *reply.Reply {
 	all := len(done) + len(pending) + len(no)
+	failed := "a report follows"
+	if m.class() != bounceable { // nobody may be told, or there is nobody
+		failed = "held for the postmaster"
+	}
 	switch {
 	case all == 1:
-		return reply.New(250, "2.0.0", "queued, will be tried again: %s", relay(pending[0]).Text)
+		return reply.New(250, "2.0.0", "queued, will be tried again: %s", m.relay(pending[0]).Text)
 	case len(no) == 0:
 		return reply.New(250, "2.0.0", "forwarded to %d of %d mailboxes, queued for the others", len(done), all)
 	case len(pending) == 0:
-		return reply.New(250, "2.0.0", "forwarded to %d of %d mailboxes, a report follows for the others", len(done), all)
+		return reply.New(250, "2.0.0", "forwarded to %d of %d mailboxes, %s for the others", len(done), all, failed)
 	}
-	return reply.New(250, "2.0.0", "forwarded to %d of %d mailboxes, queued for %d, a report follows for %d", len(done), all, len(pending), len(no))
+	return reply.New(250, "2.0.0", "forwarded to %d of %d mailboxes, queued for %d, %s for %d", len(done), all, len(pending), failed, len(no))
 }
 
 // relay is the destination's answer as the sender may hear it: code, status
 // and words kept, the private target, by whatever name the destination calls it,
 // replaced by the address that was written to (STANDARDS.md N3).
-func relay(d *delivery) *reply.Reply {
+func (m *mail) relay(d *delivery) *reply.Reply {
 	r := *d.outcome.Reply
 	if d.outcome.Said == nil {
 		r.Text = dsn.HideNames(r.Text, d.target.Domain, d.outcome.Host)
 	}
-	r.Text = dsn.Hide(reply.Clean(r.Text), d.target, d.recipients[0].Address)
+	r.Text = reply.Clean(r.Text)
+	for _, other := range m.deliveries { // one target may name another
+		r.Text = dsn.Hide(r.Text, other.target, d.recipients[0].Address)
+	}
 	return &r
 }

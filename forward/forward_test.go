@@ -344,11 +344,34 @@ func TestTargetIsNotTold(t *testing.T) {
 		d := &delivery{target: mailbox(t, target), recipients: envelope(t, "me@example.org>"+target).Recipients}
 		for _, text := range []string{said, reply.Clean(said)} { // as it is where the destination's words are read
 			d.outcome.Reply = reply.New(550, "5.1.1", "%s", text)
-			if got := relay(d); strings.Contains(strings.ToLower(got.Text), "x.example") || strings.Contains(got.Text, "kva") || !strings.Contains(got.Text, "me@example.org") {
+			if got := (&mail{deliveries: []*delivery{d}}).relay(d); strings.Contains(strings.ToLower(got.Text), "x.example") || strings.Contains(got.Text, "kva") || !strings.Contains(got.Text, "me@example.org") {
 				t.Errorf("%s: %q", target, got.Text)
 			}
 		}
 	}
+}
+
+// TestSiblingIsNotTold holds that one target's words do not tell the sender of
+// another.
+func TestSiblingIsNotTold(t *testing.T) {
+	s := &script{results: map[string]smtpclient.Result{"a@x.example": smtpclient.Refused}}
+	f, _ := over(t, deliverTo(func(tx *smtpclient.Transaction) smtpclient.Outcome {
+		out := s.Deliver(t.Context(), &smtpclient.Transaction{To: mailbox(t, "a@x.example")})
+		out.Reply = reply.New(550, "5.1.1", "<a@x.example> and <b@y.example> are gone")
+		out.Said = out.Reply
+		return out
+	}))
+	env := envelope(t, "me@example.org>a@x.example,b@y.example")
+	if got := accept(t, f, env, content(t, "x: y\r\n")); strings.Contains(got.Text, "y.example") || strings.Contains(got.Text, "x.example") {
+		t.Errorf("the answer is %v", got)
+	}
+}
+
+// deliverTo makes a Deliverer of a function.
+type deliverTo func(*smtpclient.Transaction) smtpclient.Outcome
+
+func (d deliverTo) Deliver(_ context.Context, t *smtpclient.Transaction) smtpclient.Outcome {
+	return d(t)
 }
 
 // TestHostIsNotTold holds the same of what we say ourselves of a destination, which
@@ -356,12 +379,12 @@ func TestTargetIsNotTold(t *testing.T) {
 func TestHostIsNotTold(t *testing.T) {
 	d := &delivery{target: mailbox(t, "a@x.example"), recipients: envelope(t, "me@example.org>a@x.example").Recipients}
 	d.outcome = smtpclient.Outcome{Host: "mail.host.example", Reply: reply.New(451, "4.7.4", "X.example requires TLS (MTA-STS), and its mail host mail.host.example does not offer it; see mx.x.example.")}
-	if got := relay(d).String(); got != "451 4.7.4 the destination requires TLS (MTA-STS), and its mail host (hidden) does not offer it; see (hidden)." {
+	if got := (&mail{deliveries: []*delivery{d}}).relay(d).String(); got != "451 4.7.4 the destination requires TLS (MTA-STS), and its mail host (hidden) does not offer it; see (hidden)." {
 		t.Error(got)
 	}
 	d.outcome.Said = reply.New(550, "5.7.1", "the policy of x.example") // its own words, maybe about the sender
 	d.outcome.Reply = d.outcome.Said
-	if got := relay(d).String(); got != "550 5.7.1 the policy of x.example" {
+	if got := (&mail{deliveries: []*delivery{d}}).relay(d).String(); got != "550 5.7.1 the policy of x.example" {
 		t.Error(got)
 	}
 }

@@ -72,6 +72,9 @@ func checkFiles(cfg *config.Config) error {
 	if _, err := lists(cfg, nil, nil); err != nil {
 		return err
 	}
+	if _, err := relay(cfg); err != nil {
+		return err
+	}
 	secrets := []string{"not made yet"}
 	if cfg.SRS.SecretFile != "" {
 		if secrets, err = loadSecrets(cfg, cfg.StateDir, false); err != nil {

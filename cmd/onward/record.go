@@ -66,5 +66,9 @@ func said(out smtpclient.Outcome) journal.Answer {
 	if out.Said != nil {
 		return journal.AnswerOf(out.Said)
 	}
-	return journal.AnswerOf(out.Reply)
+	answer := journal.AnswerOf(out.Reply)
+	if out.Reply != nil && out.Reply.Err != nil { // only the operator reads it
+		answer.Text += ": " + out.Reply.Err.Error()
+	}
+	return answer
 }

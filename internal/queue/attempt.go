@@ -204,7 +204,11 @@ func (a *attempt) record(next time.Time) store.Attempt {
 	if a.out.Result == 0 { // what is known of the attempt before stays
 		return store.Attempt{Host: a.item.Host, Said: a.item.Said}
 	}
-	return store.Attempt{Tried: a.out.Tried, Next: next, Paused: a.out.Limited, Host: a.out.Host, Said: words(a.out)}
+	host, said := a.out.Host, words(a.out)
+	if !a.out.Tried && a.item.Said != "" { // what the destination said is why it waits
+		host, said = a.item.Host, a.item.Said
+	}
+	return store.Attempt{Tried: a.out.Tried, Next: next, Paused: a.out.Limited, Host: host, Said: said}
 }
 
 // settle puts the end of an attempt on the disk and then tells of it. When that
@@ -265,10 +269,15 @@ func (a *attempt) log(event string, fate Fate, reason string, err error) {
 
 // words returns what is kept of an outcome: the destination's words, or ours.
 func words(out smtpclient.Outcome) string {
-	if said := cmp.Or(out.Said, out.Reply); said != nil {
-		return said.String()
+	switch {
+	case out.Said != nil:
+		return out.Said.String()
+	case out.Reply == nil:
+		return ""
+	case out.Reply.Err != nil: // only the operator reads it
+		return out.Reply.String() + ": " + reply.Clean(out.Reply.Err.Error())
 	}
-	return ""
+	return out.Reply.String()
 }
 
 // sleep reports whether it has slept to the end.

@@ -123,7 +123,7 @@ func (b *Book) Permit(p Pair, from dmarc.From, verdict dmarc.Verdict, targets []
 	case !slices.ContainsFunc(targets, isAuthor):
 		return refuse("the address in From is not who it is for", fmt.Errorf("%q is no target of %q", from.Mailbox, p.Alias))
 	case !b.uses.take(p.token, time.Now()):
-		return refuse(fmt.Sprintf("more than %d messages an hour", MaxUses), nil)
+		return reply.New(550, "5.7.1", "more than %d messages an hour to this address", MaxUses)
 	}
 	return nil
 }
