@@ -169,6 +169,9 @@ func (f *Forwarder) attempt(ctx context.Context, m *mail, d *delivery) {
 	}
 	began := time.Now()
 	d.outcome = m.route.Deliverer.Deliver(ctx, transaction(m.env, d))
+	if d.outcome.Result == 0 {
+		panic("an attempt without an outcome") // counted as none it would leave the message to nobody
+	}
 	f.Record(m.env.ID, d.recipients[0].Address, d.target, d.outcome, began)
 }
 

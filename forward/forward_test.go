@@ -464,6 +464,26 @@ func TestOneBadAttempt(t *testing.T) {
 	}
 }
 
+// noOutcome is a mistake of ours.
+type noOutcome struct{}
+
+func (noOutcome) Deliver(context.Context, *smtpclient.Transaction) smtpclient.Outcome {
+	return smtpclient.Outcome{}
+}
+
+// TestNoOutcome holds that what nobody said anything about is not taken for done.
+func TestNoOutcome(t *testing.T) {
+	f, st := over(t, noOutcome{})
+	env := envelope(t, "me@example.org>a@x.example")
+	if got := accept(t, f, env, content(t, "x: y\r\n")); got.Code != 451 {
+		t.Error(got)
+	}
+	env.Bounceable = true
+	if got := accept(t, f, env, content(t, "x: y\r\n")); got.Code != 250 || len(queued(t, st)) != 1 {
+		t.Error(got, queued(t, st))
+	}
+}
+
 func TestReturnPathTrouble(t *testing.T) {
 	s := &script{}
 	f, _ := s.forwarder(t)
