@@ -43,6 +43,7 @@ without it.`,
 type office struct {
 	*store.Store
 	config *config.Config
+	passBy bool // items that somebody else has, or that are gone
 }
 
 // openOffice opens the queue beside the daemon or without it; it does not take
@@ -56,7 +57,7 @@ func openOffice(cmd *cobra.Command) (*office, error) {
 	if err != nil {
 		return nil, stateError(cfg, "queue", err)
 	}
-	return &office{s, cfg}, nil
+	return &office{Store: s, config: cfg}, nil
 }
 
 // find returns the items that operands name: by number, or all of a message by

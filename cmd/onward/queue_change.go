@@ -14,74 +14,73 @@ import (
 )
 
 func queueRetry() *cobra.Command {
-	var all bool
-	var domain string
 	cmd := &cobra.Command{
 		Use:   "retry ITEM... | --all",
 		Short: "Try items now instead of later",
-		Long: `Try items now instead of later, held ones too when they are named. A destination
-that asked for a pause gets it all the same.`,
+		Long: `Try items now instead of later, and release those that are held when they are
+named. A destination that asked for a pause gets it all the same.`,
 		Example: "  onward queue retry 17\n  onward queue retry --all --domain gmail.com",
-		RunE: action(func(cmd *cobra.Command, args []string) error {
-			filter := store.Filter{State: store.Waiting}
-			switch {
-			case all == (len(args) > 0):
-				return misuse{errors.New("name items by number or message ID, or say --all")}
-			case domain != "" && !all:
-				return misuse{errors.New("--domain goes with --all")}
-			case domain != "":
-				d, err := address.ParseDomain(domain)
-				if err != nil {
-					return misuse{fmt.Errorf("--domain: %w", err)}
-				}
-				filter.Domain = d
-			}
-			o, err := openOffice(cmd)
-			if err != nil {
-				return err
-			}
-			defer o.Close()
-			if all {
-				return o.retryAll(cmd, filter)
-			}
-			items, err := o.find(cmd.Context(), args)
-			if err != nil {
-				return err
-			}
-			return o.change(cmd, items, journal.Retried, "%s to be tried now", func(ctx context.Context, item *store.Item) error {
-				return o.Retry(ctx, item.ID, time.Now())
-			})
-		}),
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "everything that waits")
-	cmd.Flags().StringVar(&domain, "domain", "", "only what goes to this `domain`")
-	return cmd
+	return manyItems(cmd, store.Waiting, "everything that waits", func(cmd *cobra.Command, o *office, items []*store.Item) error {
+		return o.change(cmd, items, journal.Retried, "%s to be tried now", func(ctx context.Context, item *store.Item) error {
+			return o.Retry(ctx, item.ID, time.Now())
+		})
+	})
 }
 
-// retryAll makes everything due that the filter selects. What is being tried
-// already, or has just left, needs nothing.
-func (o *office) retryAll(cmd *cobra.Command, filter store.Filter) error {
-	var items []*store.Item
-	err := o.all(cmd.Context(), filter, func(page []*store.Item) error {
-		items = append(items, page...)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return o.change(cmd, items, journal.Retried, "%s to be tried now", func(ctx context.Context, item *store.Item) error {
-		err := o.Retry(ctx, item.ID, time.Now())
-		if errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrNotFound) {
-			return errSkipped
+// manyItems completes a command for items that are named, or for all of one
+// state. What is being tried already, or has just left, is passed by then.
+func manyItems(cmd *cobra.Command, state store.State, everything string, do func(*cobra.Command, *office, []*store.Item) error) *cobra.Command {
+	var all bool
+	var domain string
+	cmd.RunE = action(func(cmd *cobra.Command, args []string) error {
+		filter := store.Filter{State: state}
+		switch {
+		case all == (len(args) > 0):
+			return misuse{errors.New("name items by number or message ID, or say --all")}
+		case domain != "" && !all:
+			return misuse{errors.New("--domain goes with --all")}
+		case domain != "":
+			d, err := address.ParseDomain(domain)
+			if err != nil {
+				return misuse{fmt.Errorf("--domain: %w", err)}
+			}
+			filter.Domain = d
 		}
-		return err
+		o, err := openOffice(cmd)
+		if err != nil {
+			return err
+		}
+		defer o.Close()
+		var items []*store.Item
+		if o.passBy = all; all {
+			err = o.all(cmd.Context(), filter, func(page []*store.Item) error {
+				items = append(items, page...)
+				return nil
+			})
+		} else {
+			items, err = o.find(cmd.Context(), args)
+		}
+		if err != nil {
+			return err
+		}
+		return do(cmd, o, items)
 	})
+	cmd.Flags().BoolVar(&all, "all", false, everything)
+	cmd.Flags().StringVar(&domain, "domain", "", "only what goes to this `domain`")
+	return cmd
 }
 
 // change does something to items, notes it in the journal and says how many
 // there were.
 func (o *office) change(cmd *cobra.Command, items []*store.Item, outcome journal.Outcome, told string, do func(context.Context, *store.Item) error) error {
-	done, err := o.each(cmd, items, do)
+	done, err := o.each(cmd, items, func(ctx context.Context, item *store.Item) error {
+		err := do(ctx, item)
+		if o.passBy && (errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrNotFound)) {
+			return errSkipped
+		}
+		return err
+	})
 	o.record(cmd, done, outcome)
 	if len(done) > 0 || err == nil {
 		fmt.Fprintf(cmd.OutOrStdout(), told+"\n", count(len(done), "item"))
@@ -109,20 +108,19 @@ func queueHold() *cobra.Command {
 }
 
 func queueRelease() *cobra.Command {
-	return &cobra.Command{
-		Use:     "release ITEM...",
+	cmd := &cobra.Command{
+		Use:     "release ITEM... | --all",
 		Short:   "Let held items be tried again, at once",
-		Example: "  onward queue release 17",
-		Args:    someItems,
-		RunE: onItems(func(cmd *cobra.Command, o *office, items []*store.Item) error {
-			return o.change(cmd, items, journal.Released, "%s released, to be tried now", func(ctx context.Context, item *store.Item) error {
-				if item.State != store.Held {
-					return fmt.Errorf("item %d is not held; onward queue retry %d tries it now", item.ID, item.ID)
-				}
-				return o.Retry(ctx, item.ID, time.Now())
-			})
-		}),
+		Example: "  onward queue release 17\n  onward queue release --all",
 	}
+	return manyItems(cmd, store.Held, "everything that is held", func(cmd *cobra.Command, o *office, items []*store.Item) error {
+		return o.change(cmd, items, journal.Released, "%s released, to be tried now", func(ctx context.Context, item *store.Item) error {
+			if item.State != store.Held {
+				return fmt.Errorf("item %d is not held; onward queue retry %d tries it now", item.ID, item.ID)
+			}
+			return o.Retry(ctx, item.ID, time.Now())
+		})
+	})
 }
 
 func queueDrop() *cobra.Command {
