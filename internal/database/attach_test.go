@@ -79,3 +79,24 @@ func TestErrDamaged(t *testing.T) {
 		t.Errorf("no directory: %v", err)
 	}
 }
+
+// TestEmptied holds that a file that was emptied beside its log is no new
+// database: what was in it would be gone without a word.
+func TestEmptied(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	for _, file := range []string{path, path + "-wal"} {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := Open(t.Context(), path, fstest.MapFS{})
+	if err != nil {
+		t.Fatal(err) // an empty log says nothing
+	}
+	d.Close()
+	os.Truncate(path, 0)
+	os.WriteFile(path+"-wal", []byte("what was written last"), 0o600)
+	if _, err := Open(t.Context(), path, fstest.MapFS{}); !errors.Is(err, ErrDamaged) {
+		t.Errorf("Open says %v", err)
+	}
+}

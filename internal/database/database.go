@@ -153,6 +153,9 @@ func pool(path, settings string, size int) (*sql.DB, error) {
 func create(path string) error {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
+		if empty(path) && !empty(path+"-wal") {
+			return fmt.Errorf("%w: %s is empty, but what was written to it last is in %s-wal; put back a copy of both, or move both away", ErrDamaged, path, path)
+		}
 		return os.Chmod(path, 0o600)
 	}
 	if err != nil {
@@ -162,6 +165,12 @@ func create(path string) error {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// empty reports whether there is nothing in a file, or no file.
+func empty(path string) bool {
+	info, err := os.Stat(path)
+	return err != nil || info.Size() == 0
 }
 
 // syncDir makes the name of a new file last. SQLite does it for its own.
