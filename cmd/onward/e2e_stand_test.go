@@ -90,6 +90,7 @@ mx.sender.example. 60 IN A DESTINATION
 postmaster: owner@dest.example
 state_dir: DIR/state
 listen: ["127.0.0.1:0"]
+admin: {listen: "off"}
 dns: {resolvers: [%q]}
 delivery: {port: %d, allow_private: true}
 `, dns.Addr(), destination.Port())
@@ -101,7 +102,7 @@ func (s *stand) yaml(aliases ...string) string {
 	return s.settings + "domains:\n  alias.example:\n    aliases:\n      " + strings.Join(aliases, "\n      ") + "\n"
 }
 
-const aliasLine = 10
+const aliasLine = 11
 
 // arrived waits for n messages in all and returns the last.
 func (s *stand) arrived(t testing.TB, n int) testmail.Delivery {

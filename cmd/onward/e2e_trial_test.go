@@ -75,6 +75,7 @@ hostname: mx.onward.example
 postmaster: owner@dest.example
 state_dir: DIR/state
 listen: [%q]
+admin: {listen: "off"}
 domains:
   alias.example:
     aliases:
