@@ -119,6 +119,7 @@ func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, list
 	d.current.Store(next)
 	d.queue = queue.New(queue.Config{
 		Store:  d.state.store,
+		Size:   cfg.Queue.Size,
 		Owner:  "onward", // the lock on the state directory keeps others away
 		Route:  func() queue.Route { return d.current.Load().queueRoute() },
 		Record: d.recordFate,

@@ -157,6 +157,8 @@ func (a *attempt) fail(ctx context.Context, now time.Time, expired bool) {
 	switch {
 	case a.item.Kind != store.Mail:
 		a.finish(ctx, Dropped, reason)
+	case a.item.Refused && !a.item.Bounceable && a.crowded(ctx):
+		a.finish(ctx, Dropped, "known to the journal alone, as the queue is half full: "+reason)
 	case !a.item.Bounceable || a.item.Sender.IsNull():
 		a.hold(ctx, reason)
 	case !a.reports.take(a.item.Sender.Mailbox, now):
@@ -164,6 +166,15 @@ func (a *attempt) fail(ctx context.Context, now time.Time, expired bool) {
 	default:
 		a.report(ctx, now, expired, reason)
 	}
+}
+
+// crowded reports whether the queue is more than half full. From then on what was
+// refused for good of a message that another target has, by a sender whom nobody
+// may tell, stays in the journal alone (DESIGN.md 9.3): strangers can make such
+// items at will, and must not keep everybody else's out.
+func (a *attempt) crowded(ctx context.Context) bool {
+	stats, err := a.Store.Stats(ctx)
+	return err == nil && a.Size > 0 && stats.Bytes > a.Size/2
 }
 
 // report ends an item by a report to its sender.

@@ -70,6 +70,7 @@ type Route struct {
 type Config struct {
 	Store  *store.Store
 	Owner  string       // names our leases; the same after a restart, and nobody else's
+	Size   int64        // octets that the store takes (Limits.Bytes); 0: any
 	Route  func() Route // the one in force
 	Record func(Event)  // called once for each Event, by several goroutines
 	Log    *slog.Logger
@@ -83,7 +84,7 @@ const (
 	Waits     Fate = "waits" // for its next attempt
 	Reported  Fate = "reported"
 	Held      Fate = "held"
-	Dropped   Fate = "dropped" // a report or notice of ours
+	Dropped   Fate = "dropped" // a report or notice of ours, or a refusal that the journal alone keeps
 )
 
 // An Event is an attempt and what it led to. It is told when it is on the disk.

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -58,5 +59,23 @@ func TestWakesWhatSessionsLeft(t *testing.T) {
 		if got := w.fates("e"); len(got) != 1 || got[0] != Delivered {
 			t.Errorf("after: %v", got)
 		}
+	})
+}
+
+// TestStrangersDoNotFillTheQueue holds that where the queue is more than half full,
+// final refusals of senders whom nobody may tell are kept in the journal alone.
+func TestStrangersDoNotFillTheQueue(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := newWorld(t, always(ok))
+		stranger := w.item("stranger", "old@gmail.test")
+		stranger.Bounceable, stranger.Refused, stranger.Said = false, true, "550 5.1.1 no such user"
+		w.queue.Size = 2*stranger.Size - 2
+		w.queue.Add(t.Context(), strings.NewReader(rest), []*store.Item{stranger})
+		w.run()
+		wait(time.Minute)
+		if got := w.fates("stranger"); len(got) != 1 || got[0] != Dropped {
+			t.Errorf("%v", got)
+		}
+		w.close()
 	})
 }
