@@ -9,10 +9,13 @@ AS_ROOT := $(if $(filter-out 0,$(shell id -u)),-exec 'sudo env "PATH=$(PATH)" ON
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help test check format fuzz bench soak run
+# What only root can do, when the programs are built.
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+
+.PHONY: help test check format fuzz bench bench-go profile soak run
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 test: ## install the peers (Postfix, Docker, ...) and run every test, none skipped for want of one
 	.ci/peers
@@ -34,7 +37,17 @@ format:
 fuzz: ## fuzz every target for a minute
 	.ci/fuzz 1m
 
-bench: ## run every benchmark
+bench: ## install Postfix and its helpers, and measure onward beside them: one table (docs/performance.md)
+	.ci/bench-peers
+	go build -o build/ ./cmd/onward ./cmd/onward-bench
+	$(SUDO) build/onward-bench -onward build/onward
+
+profile: ## write CPU and heap profiles of the daemon under load to build/profiles
+	go build -o build/ ./cmd/onward-bench
+	go build -tags pprof -o build/onward-pprof ./cmd/onward
+	$(SUDO) build/onward-bench -onward build/onward-pprof -profile build/profiles
+
+bench-go: ## run every Go benchmark
 	go test -run '^$$' -bench . -benchmem ./...
 
 soak: ## kill the daemon 200 times under load, and keep it from its mailboxes for a minute

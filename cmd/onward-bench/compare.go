@@ -1,0 +1,225 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	kb = 1 << 10
+	mb = 1 << 20
+)
+
+// compare measures everything and prints it.
+func (b *bench) compare(w io.Writer) error {
+	began := time.Now()
+	fmt.Fprintln(os.Stderr, resultHead)
+	b.letters = b.world.write(b.n(4000), 10*kb)
+	b.large = b.world.write(b.n(12), 25*mb)
+	b.limits()
+	for _, do := range []func() error{
+		func() error { return b.usual("onward", onward(aliases), 1, &b.idle) },
+		func() error { return b.usual("postfix", postfix, 1, nil) },
+		func() error { return b.usual("stack", stack, 0.3, nil) },
+		b.queuePath, b.syncs, b.manyAliases, b.sizes, b.distant, b.depth,
+	} {
+		if b.ctx.Err() != nil {
+			return b.ctx.Err()
+		}
+		if err := do(); err != nil {
+			b.troubles = append(b.troubles, err)
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	b.print(w, time.Since(began))
+	return nil
+}
+
+// usual is messages of 10 KB by 1, 8 and 64 clients, and how the system ends
+// what the destination puts off or refuses. A slow system gets a share of them.
+func (b *bench) usual(name string, m maker, share float64, idle *int) error {
+	s, err := m(b)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	some := func(n int) []*letter { return b.letters[:max(1, int(share*b.scale*float64(n)))] }
+	time.Sleep(time.Second)
+	if idle != nil {
+		*idle = memory(s.roots)
+	}
+	warm := load{s.addr, some(1000), 64, b.perSession}
+	b.sink.reset(warm.letters, behaviour{})
+	b.sink.wait(warm.letters, warm.run(b.ctx), 10*time.Second)
+	b.measure(s, task{"10 KB", some(600), 1, behaviour{}})
+	b.measure(s, task{"10 KB", some(3000), 8, behaviour{}})
+	b.measure(s, task{"10 KB", some(4000), 64, behaviour{}})
+	b.measure(s, task{"some refused", some(500), 8, behaviour{later: 10, never: 10}})
+	return nil
+}
+
+// queuePath is a destination that puts off everything.
+func (b *bench) queuePath() error {
+	for _, m := range []maker{onward(aliases), postfix} {
+		s, err := m(b)
+		if err != nil {
+			return err
+		}
+		b.measure(s, task{"all put off", b.letters[:b.n(2000)], 64, behaviour{allLater: true}})
+		s.stop()
+	}
+	return nil
+}
+
+// syncs counts the syncs of a queued message, in runs whose speed means nothing.
+func (b *bench) syncs() error {
+	for i, sessions := range []int{1, 64} {
+		s, err := traced(b)
+		if err != nil {
+			return err
+		}
+		letters := b.letters[:b.n(200*(1+4*i))]
+		b.sink.reset(letters, behaviour{allLater: true})
+		time.Sleep(time.Second)
+		before := lines(s.path("syncs"))
+		l := load{s.addr, letters, sessions, b.perSession}
+		l.run(b.ctx)
+		b.syncsPer[i] = float64(lines(s.path("syncs"))-before) / float64(len(letters))
+		for _, pid := range family(s.roots) { // strace ends with the daemon
+			if pid != family(s.roots)[0] {
+				syscall.Kill(pid, syscall.SIGTERM)
+				break
+			}
+		}
+		s.stop()
+	}
+	return nil
+}
+
+func lines(path string) int {
+	text, _ := os.ReadFile(path)
+	return bytes.Count(text, []byte("\n"))
+}
+
+// manyAliases compares two daemons in turns, so that both meet the same machine.
+func (b *bench) manyAliases() error {
+	const few, many = 0, 1
+	var s [2]*system
+	var used [2]time.Duration
+	for i, n := range []int{10, 100_000} {
+		var err error
+		if s[i], err = onward(n)(b); err != nil {
+			return err
+		}
+		defer s[i].stop()
+	}
+	letters := b.world.write(b.n(1500), 10*kb)
+	for i, l := range letters {
+		l.to = fmt.Sprintf("a%d@%s", i%10, domain)
+	}
+	for range 3 {
+		for i, name := range []string{"10 aliases", "100,000"} {
+			r := b.measure(s[i], task{name, letters, 8, behaviour{}})
+			used[i] += r.cpu
+		}
+	}
+	b.aliasCost = float64(used[many])/float64(used[few]) - 1
+	b.aliasLoad = s[many].ready - s[few].ready
+	b.aliasMemory = memory(s[many].roots) - memory(s[few].roots)
+	return nil
+}
+
+// sizes is messages from 1 KB to 25 MiB, and what one more large one in flight
+// needs.
+func (b *bench) sizes() error {
+	for _, m := range []maker{onward(aliases), postfix, stack} {
+		s, err := m(b)
+		if err != nil {
+			b.troubles = append(b.troubles, err)
+			continue
+		}
+		b.measure(s, task{"1 KB", b.world.write(b.n(600), kb), 8, behaviour{}})
+		b.measure(s, task{"1 MB", b.world.write(b.n(50), mb), 4, behaviour{}})
+		two := b.measure(s, task{"25 MiB", b.large[:min(len(b.large), 4)], 2, behaviour{}})
+		if twelve := b.measure(s, task{"25 MiB", b.large, 12, behaviour{}}); s.name == "onward" {
+			b.inFlight = (twelve.peak - two.peak) / 10
+		}
+		s.stop()
+	}
+	return nil
+}
+
+// distant is a destination that takes 300 ms to answer, as large providers do.
+func (b *bench) distant() error {
+	s, err := onward(aliases)(b)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	b.measure(s, task{"300 ms away", b.letters, 1000, behaviour{delay: 300 * time.Millisecond}})
+	return nil
+}
+
+// depth fills the queue of one daemon, and starts it again.
+func (b *bench) depth() error {
+	s, err := onward(aliases)(b)
+	if err != nil {
+		return err
+	}
+	defer func() { s.stop() }()
+	letters := b.letters[:b.n(2000)]
+	b.sink.reset(letters, behaviour{allLater: true})
+	var rates []float64
+	before := 0
+	for range 10 {
+		l := load{s.addr, letters, 64, b.perSession}
+		began := time.Now()
+		for _, a := range l.run(b.ctx) {
+			if a.code == 250 {
+				b.deep++
+			}
+		}
+		rates = append(rates, float64(len(letters))/time.Since(began).Seconds())
+		if before == 0 {
+			before = memory(s.roots)
+		}
+	}
+	b.deepRate = rates[9] / rates[0]
+	b.deepMemory = float64(memory(s.roots)-before) / float64(b.deep-b.deep/10)
+	s.roots[0].stop()
+	s.roots = nil
+	began := time.Now()
+	if err := s.run(b.onward, "serve", "-c", s.path("onward.yaml")); err != nil {
+		return err
+	}
+	err = s.await()
+	b.deepStart = time.Since(began)
+	return err
+}
+
+// find returns the last result of a task.
+func (b *bench) find(system, task string, sessions int) *result {
+	for i := len(b.results) - 1; i >= 0; i-- {
+		if r := &b.results[i]; r.system == system && r.task == task && r.sessions == sessions {
+			return r
+		}
+	}
+	return nil
+}
+
+// faults returns what no run may show.
+func (b *bench) faults() string {
+	var all []string
+	for _, r := range b.results {
+		if r.lost > 0 || r.broken > 0 || r.fate.strangers > 0 {
+			all = append(all, fmt.Sprintf("%s, %s, %d sessions: %d lost, %d without answer, %d unknown; %s",
+				r.system, r.task, r.sessions, r.lost, r.broken, r.fate.strangers, r.complaint))
+		}
+	}
+	return strings.Join(all, "\n")
+}
