@@ -79,8 +79,8 @@ type Alias struct {
 	Discard bool      `yaml:"discard" default:"one of to, reject, discard" example:"true" doc:"Accept mail for this alias and drop it."`
 	From    []string  `yaml:"from" is:"address" default:"anybody" example:"[\"@shop.example\", ada@example.net]" doc:"Who may write to this alias: addresses, or whole domains with an @ before them."`
 	Until   time.Time `yaml:"until" default:"for ever" example:"2027-01-01" doc:"The last day of this alias, UTC."` // the start of that day; zero: never ends
-	KeepTag bool      `yaml:"keep_tag" default:"keep_tag of the domain" example:"true" doc:"Carry +tag on to targets that understand it."`
-	Suspect bool      `yaml:"tag_suspect" default:"tag_suspect of the domain" example:"true" doc:"Deliver mail that is accepted although its author is in doubt to user+suspect, at targets that understand tags."`
+	KeepTag bool      `yaml:"keep_tag" default:"keep_tag of the domain" example:"true" doc:"Carry +tag on to targets that understand it: Gmail, Outlook and Hotmail, iCloud, Fastmail."`
+	Suspect bool      `yaml:"tag_suspect" default:"tag_suspect of the domain" example:"true" doc:"Deliver mail that is accepted although its author is in doubt to user+suspect, at targets that understand tags: Gmail, Outlook and Hotmail, iCloud, Fastmail."`
 	Breaks  string    `yaml:"when_dmarc_breaks" enum:"rewrite,refuse,forward" default:"that of the domain" example:"forward" doc:"What to do with mail that passes DMARC here and would fail it at the target: rewrite its From, refuse it, or forward it as it is."` // empty: Config.Policy.Breaks
 
 	problem.Position `yaml:"-"`

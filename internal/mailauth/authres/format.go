@@ -123,6 +123,9 @@ func value(v string) string {
 func clean(v string) string {
 	cut := len(v) > maxValue
 	v = strings.Map(func(r rune) rune {
+		if r == '"' {
+			return '\''
+		}
 		if r < ' ' || r > '~' || strings.ContainsRune(`;"\()`, r) {
 			return '?'
 		}
