@@ -44,6 +44,21 @@ func TestDocs(t *testing.T) {
 	}
 }
 
+// TestSecurityPage holds that docs/security.md has every limit with its default.
+func TestSecurityPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sec := range sections {
+		for _, f := range sec.fields {
+			if row := fmt.Sprintf("| `limits.%s` | %s |", f.key, f.fallback); sec.name == "limits" && !strings.Contains(string(page), row) {
+				t.Errorf("no %q", row)
+			}
+		}
+	}
+}
+
 // table is the keys of a section in Markdown.
 func table(t *testing.T, name string) string {
 	var b strings.Builder
