@@ -192,7 +192,7 @@ func (s *stage) retry() error {
 	ctx := context.Background()
 	items, err := s.daemon.state.store.Items(ctx, store.Filter{State: store.Waiting})
 	for _, item := range items {
-		if e := s.daemon.state.store.Retry(ctx, item.ID, time.Now()); !errors.Is(e, store.ErrBusy) { // it is being tried as it is
+		if e := s.daemon.state.store.Retry(ctx, item.ID, time.Now()); !errors.Is(e, store.ErrBusy) && !errors.Is(e, store.ErrNotFound) { // it is being tried, or has been
 			err = errors.Join(err, e)
 		}
 	}
