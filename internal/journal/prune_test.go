@@ -39,7 +39,7 @@ const everything = "true 3 2"
 func TestKeepDays(t *testing.T) {
 	dir := t.TempDir()
 	j, _ := start(t, dir, unlimited)
-	const old = 1200
+	const old = 600
 	for i := range old {
 		story(j, fmt.Sprintf("old-%04d", i), 31*24*time.Hour)
 	}
