@@ -145,7 +145,7 @@ func (r *result) String() string {
 // ms returns a time in milliseconds.
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/1e6) }
 
-// try measures one system a little and shows a message that came through.
+// try measures one system a little and shows the header of a message that came through.
 func (b *bench) try(name string) error {
 	makers := map[string]maker{"onward": onward(aliases), "postfix": postfix, "stack": stack}
 	s, err := makers[name](b)
@@ -160,6 +160,7 @@ func (b *bench) try(name string) error {
 	b.measure(s, task{"10 KB", letters, 4, behaviour{}})
 	b.measure(s, task{"some refused", letters, 4, behaviour{later: 20, never: 10}})
 	b.measure(s, task{"all put off", letters, 4, behaviour{allLater: true}})
+	b.measure(s, task{"forged", b.world.forge(10), 1, behaviour{}})
 	fmt.Fprintf(os.Stderr, "\n%s\n%s", header.String(), s.logs())
 	return nil
 }

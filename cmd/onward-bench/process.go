@@ -116,26 +116,26 @@ func memory(roots []*process) (total int) {
 	return total
 }
 
-// watch measures memory now and then until the returned function is called,
-// which returns the largest.
+// watch measures memory now and then, for at most a fiftieth of the time of one
+// processor, until the returned function is called, which returns the largest.
 func watch(roots []*process) func() int {
 	stop := make(chan struct{})
 	peak := memory(roots)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
+			began := time.Now()
+			peak = max(peak, memory(roots))
 			select {
 			case <-stop:
 				return
-			case <-time.After(500 * time.Millisecond):
-				peak = max(peak, memory(roots))
+			case <-time.After(max(100*time.Millisecond, 50*time.Since(began))):
 			}
 		}
 	})
 	return func() int {
-		peak = max(peak, memory(roots))
 		close(stop)
 		wg.Wait()
-		return peak
+		return max(peak, memory(roots))
 	}
 }

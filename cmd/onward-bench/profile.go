@@ -14,8 +14,8 @@ import (
 // pprofURL is where a daemon built with the tag pprof shows its profiles.
 const pprofURL = "http://127.0.0.1:6060/debug/pprof/"
 
-// profile writes profiles of the daemon under load, delivering messages of 10 KB
-// in one and queuing them in the other, into dir.
+// profile writes profiles of the daemon under load into dir: delivering messages
+// of 10 KB, queuing them, and delivering large ones.
 func (b *bench) profile(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -25,21 +25,19 @@ func (b *bench) profile(dir string) error {
 		return err
 	}
 	defer s.stop()
-	letters := b.world.write(b.n(2000), 10*kb)
-	for _, kind := range []struct {
-		name   string
-		behave behaviour
-	}{
-		{"deliver", behaviour{}},
-		{"queue", behaviour{allLater: true}},
+	usual := b.world.write(b.n(2000), 10*kb)
+	for _, kind := range []task{
+		{"deliver", usual, 16, behaviour{}},
+		{"queue", usual, 16, behaviour{allLater: true}},
+		{"large", b.world.write(b.n(8), 25*mb), 4, behaviour{}},
 	} {
-		b.sink.reset(letters, kind.behave)
+		b.sink.reset(kind.letters, kind.behave)
 		ctx, stop := context.WithCancel(b.ctx)
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
 			for ctx.Err() == nil {
-				l := load{s.addr, letters, 16, b.perSession}
+				l := load{s.addr, kind.letters, kind.sessions, b.perSession}
 				l.run(ctx)
 			}
 		}()

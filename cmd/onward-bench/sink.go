@@ -108,7 +108,7 @@ func (s *sink) session(conn net.Conn) {
 	r := bufio.NewReaderSize(conn, 16<<10)
 	w := bufio.NewWriter(conn)
 	w.WriteString("220 mx.dest.example ESMTP\r\n")
-	null := false
+	from, null := "", false
 	for {
 		if r.Buffered() == 0 && w.Flush() != nil {
 			return
@@ -122,6 +122,7 @@ func (s *sink) session(conn net.Conn) {
 		case "EHLO", "HELO":
 			w.WriteString("250-mx.dest.example\r\n250-PIPELINING\r\n250-SIZE 104857600\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n")
 		case "MAIL":
+			from = string(line)
 			null = bytes.Contains(line, []byte("<>"))
 			w.WriteString("250 2.1.0 ok\r\n")
 		case "DATA":
@@ -129,7 +130,7 @@ func (s *sink) session(conn net.Conn) {
 			if w.Flush() != nil {
 				return
 			}
-			id, err := readMessage(r, s.showing())
+			id, err := readMessage(r, s.showing(from))
 			if err != nil {
 				return
 			}
@@ -256,12 +257,15 @@ func (s *sink) keepHeader(show *bytes.Buffer) {
 	s.show = show
 }
 
-// showing returns where the header of one message goes, which is nowhere for
-// all others.
-func (s *sink) showing() *bytes.Buffer {
+// showing returns where the header of one message goes, behind its MAIL
+// command, which is nowhere for all others.
+func (s *sink) showing(from string) *bytes.Buffer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	show := s.show
 	s.show = nil
+	if show != nil {
+		show.WriteString(from)
+	}
 	return show
 }

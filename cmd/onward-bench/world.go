@@ -53,6 +53,19 @@ func newWorld() (*world, error) {
 	return w, err
 }
 
+// forge makes letters that claim to be from the senders and are not: DMARC fails
+// where it is checked.
+func (w *world) forge(n int) []*letter {
+	w.set("forger.example", resolver.TypeTXT, "v=spf1 -all")
+	letters := w.write(n, kb)
+	for _, l := range letters {
+		l.id = "forged." + l.id
+		l.from = "eve@forger.example"
+		l.header = fmt.Appendf(nil, "From: <ann@%s>\r\nDate: Sun, 1 Mar 2026 10:00:00 +0000\r\nMessage-ID: <%s>\r\n", senderDomain(0), l.id)
+	}
+	return letters
+}
+
 // set publishes a record that is right by construction.
 func (w *world) set(name string, t resolver.Type, data string) {
 	if err := w.zone.Set(name, t, data); err != nil {
