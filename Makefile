@@ -50,8 +50,8 @@ profile: ## write CPU and heap profiles of the daemon under load to build/profil
 bench-go: ## run every Go benchmark
 	go test -run '^$$' -bench . -benchmem ./...
 
-soak: ## kill the daemon 200 times under load, and keep it from its mailboxes for a minute
-	ONWARD_SOAK=1 go test -count=1 -timeout 60m -v -run 'TestSoak|TestQueue' ./cmd/onward
+soak: ## kill the daemon 200 times under load, keep it from its mailboxes for a minute, send it 200 messages of 50 MiB at once
+	ONWARD_SOAK=1 go test -count=1 -timeout 60m -v -run 'TestSoak|TestQueue|TestLargeMessages' ./cmd/onward
 
 run: ## run the daemon on ./onward.yaml
 	go run ./cmd/onward serve -c onward.yaml

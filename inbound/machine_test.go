@@ -186,7 +186,7 @@ func (m *machine) hear(codes string, last bool) bool {
 
 // read returns the code of the next reply, all its lines read.
 func (m *machine) read() string {
-	m.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	m.conn.SetReadDeadline(time.Now().Add(time.Minute)) // on a busy machine too
 	for {
 		line, err := m.r.ReadString('\n')
 		if err != nil || len(line) < 5 || !strings.HasSuffix(line, "\r\n") {

@@ -217,7 +217,7 @@ func (d *drain) talk(conn net.Conn) {
 // TestLargeMessages has many clients send large messages at once: all of them
 // arrive, or hear 452, and memory does not grow with them (RELIABILITY 73).
 func TestLargeMessages(t *testing.T) {
-	clients, size, limit := 60, 20<<20, 300<<20
+	clients, size, limit := 40, 20<<20, 300<<20
 	switch {
 	case soaking:
 		clients, size = 200, 50<<20-2000
