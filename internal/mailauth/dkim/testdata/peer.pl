@@ -24,7 +24,7 @@ binmode STDIN;
 $| = 1;
 print "ready\n";
 while (defined(my $length = <STDIN>)) {
-    read STDIN, my $message, $length;
+    read(STDIN, my $message, $length);
     my @words;
     eval {
         my $verifier = Mail::DKIM::Verifier->new;
