@@ -87,6 +87,7 @@ type conn struct {
 	answered atomic.Pointer[string] // the id of the message whose answer was written last
 	closing  bool                   // close once out is flushed
 	quit     bool                   // the client said QUIT and sends no more
+	brief    bool                   // others wait for the room: no farewell
 	ended    bool                   // reading failed or is over: nothing is read or sent again
 	once     sync.Once
 
@@ -277,6 +278,7 @@ func (c *conn) end(err error) {
 	if c.ended {
 		return
 	}
+	c.brief = errors.Is(err, errCrowdedOut)
 	if r := lastWords(err); r != nil {
 		c.answer(r)
 		c.log.Info("connection ended", "err", err)
@@ -316,7 +318,7 @@ func (c *conn) Close() error {
 		}
 		c.server.clients.leave(c) // before the client can know and come again
 		c.heard(c.isAnswered(c.unheard) && c.arrives())
-		if half, ok := c.raw.(interface{ CloseWrite() error }); ok && c.tlsState() == nil && !c.quit {
+		if half, ok := c.raw.(interface{ CloseWrite() error }); ok && c.tlsState() == nil && !c.quit && !c.brief {
 			half.CloseWrite()
 			c.raw.SetReadDeadline(time.Now().Add(lingerTimeout))
 			io.CopyN(io.Discard, c.raw, lingerOctets)
