@@ -237,7 +237,7 @@ func TestReturnedHeader(t *testing.T) {
 func TestReplyTo(t *testing.T) {
 	for id, want := range map[string]string{
 		"<1@sender.example>": "<1@sender.example>", " \r\n <1@sender.example>": "<1@sender.example>",
-		"<1@a> <2@a>": "", "1@a": "", "<1@\x01>": "", "<ü@a>": "", "<" + strings.Repeat("x", 250) + ">": "", "": "", "<": "",
+		"<1@a> <2@a>": "", "1@a": "", "1@a>": "", "<1@a": "", "<1@\x01>": "", "<ü@a>": "", "<" + strings.Repeat("x", 250) + ">": "", "": "", "<": "",
 	} {
 		r := refused(t)
 		r.Header = []byte("Received: x\r\nMessage-ID: " + id + "\r\n")

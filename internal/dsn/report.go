@@ -200,8 +200,9 @@ func messageID(fields []message.Field) string {
 		}
 		id := f.Value()
 		strange := strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c > '~' })
-		inner, ok := strings.CutPrefix(id, "<")
-		if inner, ok = strings.CutSuffix(inner, ">"); ok && !strange && len(id) <= 250 && !strings.ContainsAny(inner, "<>") {
+		inner, opened := strings.CutPrefix(id, "<")
+		inner, closed := strings.CutSuffix(inner, ">")
+		if opened && closed && !strange && len(id) <= 250 && !strings.ContainsAny(inner, "<>") {
 			return id
 		}
 		return ""

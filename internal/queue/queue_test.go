@@ -452,7 +452,7 @@ func TestWake(t *testing.T) {
 					w.add(item)
 				}
 				wait(10 * time.Second)
-				if left := w.items(); len(left) != 1 || left["limited"] == nil || left["limited"].Next.Sub(time.Now()) < 0 {
+				if left := w.items(); len(left) != 1 || left["limited"] == nil || time.Until(left["limited"].Next) < 0 {
 					t.Errorf("left: %d", len(left))
 				}
 				w.queue.Recovered("dest.test") // says nothing new

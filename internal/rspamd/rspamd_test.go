@@ -193,7 +193,9 @@ func TestTrouble(t *testing.T) {
 	}{
 		{"an error", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "{\"action\":\"reject\"}", 500) }, "500"},
 		{"not found", http.NotFound, "404"},
-		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL+"/checkv2", 307) }, "307"},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL+"/checkv2", http.StatusTemporaryRedirect)
+		}, "307"},
 		{"no JSON", says("<html>"), "its answer"},
 		{"half an answer", says(`{"action":"reject"`), "its answer"},
 		{"wrong types", says(`{"action":["reject"]}`), "its answer"},

@@ -301,8 +301,7 @@ func TestReusedIsDead(t *testing.T) {
 func TestUnsolicited(t *testing.T) {
 	for name, pause := range map[string]time.Duration{"with the answer": 0, "later": 20 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
-			type session struct{ messages, after string }
-			seen := make(chan session, 2)
+			seen := make(chan string, 2) // what we said after the message
 			w := newWorld(t)
 			w.share(t, nil)
 			w.Port = scripted(t, func(conn net.Conn) {
@@ -323,12 +322,12 @@ func TestUnsolicited(t *testing.T) {
 				time.Sleep(pause)
 				io.WriteString(conn, bye)
 				rest, _ := io.ReadAll(r)
-				seen <- session{after: string(rest)}
+				seen <- string(rest)
 			})
 			for range 2 {
 				w.deliver(t, "joe@example.org")
-				if got := <-seen; got.after != "" && got.after != "QUIT\r\n" {
-					t.Errorf("then said %q", got.after)
+				if after := <-seen; after != "" && after != "QUIT\r\n" {
+					t.Errorf("then said %q", after)
 				}
 				if n := w.idle(); n != 0 {
 					t.Errorf("%d kept", n)
