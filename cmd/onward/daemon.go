@@ -95,11 +95,12 @@ func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, list
 		}
 	}
 	var err error
-	limits := func() journal.Limits {
+	limits := func() journal.Limits { // asked by the journal's own goroutine
+		kept := cfg.Journal
 		if now := d.current.Load(); now != nil {
-			cfg = now.config
+			kept = now.config.Journal
 		}
-		return journal.Limits{Keep: cfg.Journal.Keep, Size: cfg.Journal.Size}
+		return journal.Limits{Keep: kept.Keep, Size: kept.Size}
 	}
 	if d.state, err = openState(ctx, cfg, limits, log); err != nil {
 		return nil, err
