@@ -39,7 +39,7 @@ fuzz: ## fuzz every target for a minute
 bench: ## install Postfix and its helpers, and measure onward beside them: one table (docs/performance.md)
 	.ci/bench-peers
 	go build -o build/ ./cmd/onward ./cmd/onward-bench
-	$(SUDO) build/onward-bench -onward build/onward
+	$(SUDO) build/onward-bench -onward build/onward -commit "$$(git describe --always --dirty)"
 
 profile: ## write CPU and heap profiles of the daemon under load to build/profiles
 	go build -o build/ ./cmd/onward-bench

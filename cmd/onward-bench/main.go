@@ -21,6 +21,7 @@ type bench struct {
 	ctx        context.Context
 	dir        string // for all files, on the disk that is measured
 	onward     string // the program
+	commit     string // of it
 	world      *world
 	sink       *sink
 	scale      float64 // of the numbers of messages; below 1 to try the bench itself
@@ -32,8 +33,9 @@ type bench struct {
 	// What came out.
 	results     []result
 	troubles    []error
-	ceiling     string // of this machine
-	idle        int    // octets
+	ceiling     string  // of this machine
+	others      float64 // processors that other programs used meanwhile
+	idle        int     // octets
 	syncsPer    [2]float64
 	aliasCost   float64 // the part that 100,000 aliases add to a message
 	aliasLoad   time.Duration
@@ -51,14 +53,15 @@ func main() {
 	perSession := flag.Int("messages", 10, "messages before a client connects anew")
 	profile := flag.String("profile", "", "only profile onward under load, and write the profiles to this `directory`")
 	only := flag.String("only", "", "measure only this `system`, to try it: onward, postfix or stack")
+	commit := flag.String("commit", "unknown", "what the program was built from, for the table")
 	flag.Parse()
-	if err := run(*onward, *scale, *perSession, *profile, *only); err != nil {
+	if err := run(*onward, *scale, *perSession, *profile, *only, *commit); err != nil {
 		fmt.Fprintln(os.Stderr, "onward-bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(program string, scale float64, perSession int, profile, only string) error {
+func run(program string, scale float64, perSession int, profile, only, commit string) error {
 	dir := os.Getenv(insideVariable)
 	if dir == "" {
 		return enter()
@@ -70,7 +73,7 @@ func run(program string, scale float64, perSession int, profile, only string) er
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	b := &bench{ctx: ctx, dir: dir, onward: program, scale: scale, perSession: perSession}
+	b := &bench{ctx: ctx, dir: dir, onward: program, commit: commit, scale: scale, perSession: perSession}
 	if b.world, err = newWorld(); err != nil {
 		return err
 	}

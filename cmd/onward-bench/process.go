@@ -10,8 +10,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
+
+// tick is the unit of times in /proc: USER_HZ is 100 on every machine that Go runs on.
+const tick = 10 * time.Millisecond
 
 // A process is one program of a system under test, with all it starts.
 type process struct {
@@ -88,7 +92,6 @@ func stat(path string) []string {
 // cpu returns what the programs and everything they have ever started have
 // used. The ends of processes do not lose it: their parents keep it.
 func cpu(roots []*process) time.Duration {
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on every machine that Go runs on
 	var total time.Duration
 	for _, pid := range family(roots) {
 		if fields := stat(fmt.Sprintf("/proc/%d/stat", pid)); fields != nil {
@@ -99,6 +102,24 @@ func cpu(roots []*process) time.Duration {
 		}
 	}
 	return total
+}
+
+// busy returns the time of all processors that anything has used, and the part of
+// it that was the bench and all systems that it has stopped.
+func busy() (all, own time.Duration) {
+	text, _ := os.ReadFile("/proc/stat")
+	first, _, _ := strings.Cut(string(text), "\n")
+	for i, f := range strings.Fields(first) {
+		if n, _ := strconv.Atoi(f); i >= 1 && i <= 8 && i != 4 && i != 5 { // neither idle nor waiting for the disk
+			all += time.Duration(n) * tick
+		}
+	}
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var u syscall.Rusage
+		syscall.Getrusage(who, &u)
+		own += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	return all, own
 }
 
 // memory returns what is resident in the programs, in octets. Pages that several

@@ -6,7 +6,6 @@ import (
 	"math"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -175,27 +174,13 @@ func (b *bench) describe(w io.Writer) {
 	kernel, _ := output("uname", "-sr")
 	disk, _ := output("df", "--output=fstype,source", b.dir)
 	fmt.Fprintf(w, "machine  %s, %d processors, %s, %s\n", cpuModel(), runtime.NumCPU(), memTotal(), kernel)
+	fmt.Fprintf(w, "quiet    programs of others used %.2f processors meanwhile; above 0.1, believe no rate and no time\n", b.others)
 	fmt.Fprintf(w, "files    %s\n", strings.Join(strings.Fields(disk)[2:], " "))
 	version, _ := output(b.onward, "version")
-	fmt.Fprintf(w, "onward   %s, commit %s\n", strings.TrimPrefix(version, "onward "), commit())
+	fmt.Fprintf(w, "onward   %s, commit %s\n", strings.TrimPrefix(version, "onward "), b.commit)
 	packages, _ := output("dpkg-query", "-W", "-f", "${Package} ${Version}, ", "postfix", "postfix-policyd-spf-python", "opendkim", "opendmarc", "postsrsd")
 	fmt.Fprintf(w, "others   %s\n", strings.TrimSuffix(packages, ","))
 	fmt.Fprintf(w, "load     %d domains, each with DKIM (RSA-2048), SPF and p=reject; %d messages a connection\n", senders, b.perSession)
-}
-
-// commit is what this program was built from, as far as it knows.
-func commit() string {
-	info, _ := debug.ReadBuildInfo()
-	revision, dirty := "unknown", ""
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value[:min(12, len(s.Value))]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			dirty = " with changes"
-		}
-	}
-	return revision + dirty
 }
 
 func cpuModel() string { return procField("/proc/cpuinfo", "model name") }
