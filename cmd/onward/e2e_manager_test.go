@@ -65,7 +65,9 @@ func TestSocketOfTheManager(t *testing.T) {
 		t.Errorf("listens on %s, want %s", s.addr, socket.Addr())
 	}
 	for n, end := range []func(testing.TB){s.stop, s.kill} {
-		send(s.dial(t), "ada@sender.example", "me@alias.example", "250 2.0.0 ")
+		talk := s.dial(t)
+		send(talk, "ada@sender.example", "me@alias.example", "250 2.0.0 ")
+		talk.Say("QUIT", "221 ")
 		s.arrived(t, 2*n+1)
 		end(t)
 		early := testmail.Dial(t, socket.Addr().String())
@@ -77,6 +79,7 @@ func TestSocketOfTheManager(t *testing.T) {
 		early.Say("RCPT TO:<me@alias.example>", "250 ")
 		early.Say("DATA", "354 ")
 		early.Say("From: bob@sender.example\r\n\r\nI waited.\r\n.", "250 2.0.0 ")
+		early.Say("QUIT", "221 ")
 		s.arrived(t, 2*n+2)
 	}
 }
