@@ -53,7 +53,7 @@ func (e *edge) honest(t testing.TB) {
 	send(talk, "ada@sender.example", "me@alias.example", "250 2.0.0 ")
 	talk.Say("QUIT", "221 ")
 	talk.Close()
-	if took := time.Since(began); took > atOnce() {
+	if took := time.Since(began); took > 3*atOnce() { // whoever had to wait for others would wait for ten
 		t.Errorf("an honest client was served in %v", took)
 	}
 	e.pass(t, letter)
