@@ -51,8 +51,9 @@ func (d *daemon) keepCertificate(cfg *config.Config) error {
 	switch {
 	case old == nil || cfg.TLS == old.config.TLS && cfg.Hostname == old.config.Hostname:
 		return nil
-	case cfg.TLS.ACME != old.config.TLS.ACME:
-		d.log.Warn("tls.acme changes at the next start only")
+	case cfg.TLS.ACME.On || old.config.TLS.ACME.On:
+		// Two keepers could not both hold the port of the challenge.
+		d.log.Warn("the certificate of tls.acme changes at the next start only; restart onward")
 		return nil
 	}
 	keeper, err := openCertificate(cfg, d.log)
