@@ -36,6 +36,7 @@ func start(log string, program ...string) (*process, error) {
 	defer out.Close()
 	cmd := exec.Command("sh", append([]string{"-c", leash, "sh"}, program...)...)
 	cmd.Dir = filepath.Dir(log)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt from the terminal is for us, not for the leash
 	cmd.Stdout, cmd.Stderr = out, out
 	alive, err := cmd.StdinPipe()
 	if err != nil {
