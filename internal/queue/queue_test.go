@@ -137,7 +137,7 @@ func TestFailures(t *testing.T) {
 				wait(2 * time.Hour)
 				fates := w.fates("m1")
 				if fates[len(fates)-1] != tt.want || slices.Contains(fates[:len(fates)-1], tt.want) {
-					t.Errorf("%v, want %s", fates, tt.want)
+					t.Fatalf("%v, want %s", fates, tt.want)
 				}
 				if last := w.events[slices.IndexFunc(w.events, func(e Event) bool { return e.Fate == tt.want })]; last.Reason != tt.reason {
 					t.Errorf("because %q, want %q", last.Reason, tt.reason)
