@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -18,6 +19,9 @@ func readMessage(path string, stdin io.Reader, limit int64) (_ *message.Message,
 	in := stdin
 	if path != "-" {
 		f, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, fmt.Errorf("%s is no file, and no id of a message, of which 8 characters are needed", path)
+		}
 		if err != nil {
 			return nil, nil, err
 		}

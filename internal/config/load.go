@@ -34,7 +34,7 @@ func Find(flag string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("no configuration found: looked for %s; name one with -c or $ONWARD_CONFIG",
+	return "", fmt.Errorf("no configuration found: looked for %s; name one with -c or $ONWARD_CONFIG, or write one with onward init",
 		strings.Join(places, " and "))
 }
 
