@@ -330,7 +330,7 @@ func TestExplainMisuse(t *testing.T) {
 		{"m --to a@@b", true, "--to"},
 		{"m --now yesterday", true, "--now"},
 		{"m --nonsense", true, "nonsense"},
-		{"missing", false, "no such file"},
+		{"missing", false, "missing is no file"},
 		{".", false, "is a directory"},
 		{"empty", false, "no message in it"},
 		{"header", false, "header section too large"},

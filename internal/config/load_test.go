@@ -284,3 +284,27 @@ func BenchmarkLoad100k(b *testing.B) { benchmarkLoad(b, "      user%d: target%d@
 func BenchmarkLoad100kLong(b *testing.B) {
 	benchmarkLoad(b, "      user%d: {to: target%d@gmail.com, keep_tag: true}\n")
 }
+
+// TestUnclosed holds that the line of a mistake is named, and not the one at
+// which the YAML library stumbles.
+func TestUnclosed(t *testing.T) {
+	for _, tt := range []struct {
+		entry, want string
+		column      int
+	}{
+		{"me: [a@b.test", "list is not closed", 11},
+		{"me: [a@b.test # x]", "list is not closed", 11},
+		{"me: {to: a@b.test", "mapping is not closed", 11},
+		{`me: "a@b.test`, "text is not closed", 11},
+		{"me: 'a@b.test", "text is not closed", 11},
+		{`me: "a\"b@b.test`, "text is not closed", 11},
+		{"me: a@b.test: x", `":" too many`, 19},
+		{"me a@b.test", `":" is missing`, 0},
+	} {
+		_, problems := load(write(t, "onward.yaml", "hostname: mx.example.org\npostmaster: a@b.test\nlisten: [\"127.0.0.1:25\",\n  \"[::1]:25\"]\ndomains:\n  example.org:\n    aliases:\n      "+
+			tt.entry+"\n      you: b@b.test # it's\n\ndns: {resolvers: [\"127.0.0.1:53\"]}\nsrs: {domain: mx.example.org}\n"))
+		if len(problems) != 1 || problems[0].Line != 8 || problems[0].Column != tt.column || !strings.Contains(problems[0].Text, tt.want) {
+			t.Errorf("%s: %v", tt.entry, problems)
+		}
+	}
+}

@@ -155,7 +155,68 @@ func (s *source) syntax(err error) {
 	if line > len(s.lines) {
 		line, column = len(s.lines), 0 // the library counts a line that is not there
 	}
+	if o, ok := s.unclosed(line, column); ok && !bracket {
+		s.add(o.line, o.column, "not valid YAML: "+opened[o.sign])
+		return
+	}
+	if above := s.line(line - 1); strings.Contains(e.Message, "mapping values") && strings.TrimSpace(above) != "" && !strings.ContainsAny(above, ":#-") {
+		s.add(line-1, 0, "not valid YAML: a \":\" is missing after the key")
+		return
+	}
 	s.add(line, column, "not valid YAML: "+s.hint(e.Message, line, column))
+}
+
+// An opening is a bracket or a quote, and where it stands.
+type opening struct {
+	sign         rune
+	line, column int
+}
+
+// opened says what to do about an opening that nothing closes.
+var opened = map[rune]string{
+	'[':  "a list is not closed; add the ]",
+	'{':  "a mapping is not closed; add the }",
+	'"':  "a quoted text is not closed; add the quote",
+	'\'': "a quoted text is not closed; add the quote",
+}
+
+// unclosed looks for what was opened on an earlier line than the one where the
+// library noticed that something is wrong: YAML goes on reading a list or a text
+// over the lines below, so that a missing bracket shows far from its place. A
+// quote that is closed on that very line was closed by the next text's quote.
+func (s *source) unclosed(line, column int) (opening, bool) {
+	var open []opening
+	var quote opening
+	for i, text := range s.lines[:line] {
+		before := ' '
+		for j, r := range []rune(text) {
+			if quote.sign == 0 && r == '#' && before == ' ' {
+				break // a comment
+			}
+			at := opening{r, i + 1, j + 1}
+			begins := strings.ContainsRune(" [{,", before)
+			switch {
+			case quote.sign != 0 && r == quote.sign && before != '\\':
+				if quote.line < line && i+1 == line {
+					return quote, true
+				}
+				quote = opening{}
+			case quote.sign != 0:
+			case i+1 == line && j+1 >= column:
+			case (r == '"' || r == '\'') && begins:
+				quote = at
+			case (r == '[' || r == '{') && begins:
+				open = append(open, at)
+			case (r == ']' || r == '}') && len(open) > 0:
+				open = open[:len(open)-1]
+			}
+			before = r
+		}
+	}
+	if len(open) > 0 && open[0].line < line {
+		return open[0], true
+	}
+	return opening{}, false
 }
 
 // hint returns what to do about a message of the YAML library.
