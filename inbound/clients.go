@@ -108,7 +108,7 @@ func (cs *clients) message(client netip.Addr, now time.Time, limits config.Limit
 		return nil
 	case over(u.messages, limits.ClientMessagesPerMinute):
 		return reply.New(451, "4.7.0", "too many messages a minute from your address, please try again later")
-	case over64(u.octets, limits.ClientSizePerMinute):
+	case over(u.octets, limits.ClientSizePerMinute):
 		return reply.New(451, "4.7.0", "too much mail a minute from your address, please try again later")
 	}
 	return nil
@@ -181,6 +181,4 @@ func clientKey(ip netip.Addr) netip.Prefix {
 	return p
 }
 
-func over(n, limit int) bool { return limit > 0 && n > limit }
-
-func over64(n, limit int64) bool { return limit > 0 && n > limit }
+func over[N int | int64](n, limit N) bool { return limit > 0 && n > limit }

@@ -129,7 +129,7 @@ func (c *conn) mail(cmd command) error {
 		return reply.New(503, "5.5.1", "a message is already begun") // DEPENDENCIES.md B1
 	case limits.Message > 0 && cmd.size > limits.Message:
 		return errTooLarge(limits.Message)
-	case over64(c.server.inFlight.Load()+cmd.size, limits.InFlight):
+	case over(c.server.inFlight.Load()+cmd.size, limits.InFlight):
 		return errNoRoom(nil)
 	case limits.Messages > 0 && c.messages >= limits.Messages:
 		return reply.New(421, "4.7.0", "%d messages are enough for one connection, please connect again", c.messages)

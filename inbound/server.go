@@ -189,7 +189,7 @@ type room struct {
 
 // take makes room for more octets, or says that there is none.
 func (r *room) take(octets int) error {
-	if now := r.inFlight.Add(int64(octets)); over64(now, r.limit) {
+	if now := r.inFlight.Add(int64(octets)); over(now, r.limit) {
 		r.inFlight.Add(-int64(octets))
 		return errCrowded
 	}

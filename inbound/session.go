@@ -270,7 +270,7 @@ func (s *session) accept(tx *transaction, buffer *message.Buffer, found *finding
 	if err != nil {
 		return headerReply(err)
 	}
-	if limits := tx.policy.Limits; over64(int64(len(msg.Header())), limits.HeaderSize) || over(len(msg.Fields()), limits.HeaderFields) {
+	if limits := tx.policy.Limits; over(int64(len(msg.Header())), limits.HeaderSize) || over(len(msg.Fields()), limits.HeaderFields) {
 		return headerReply(message.ErrHeaderTooLarge)
 	}
 	found.subject = subject(msg)

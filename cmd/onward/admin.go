@@ -12,7 +12,6 @@ import (
 	"onward/internal/alias"
 	"onward/internal/config"
 	"onward/internal/doctor"
-	"onward/internal/smtpclient"
 	"onward/internal/status"
 )
 
@@ -106,12 +105,4 @@ func (d *daemon) examine(ctx context.Context) []status.Check {
 		checks = append(checks, status.Check{Name: c.Name, State: status.State(c.State), Sentence: c.Sentence, Mend: c.Mend})
 	}
 	return checks
-}
-
-// mailOperator names who runs the mail host that an attempt went to.
-func mailOperator(_, host string) string {
-	if host == "" {
-		return ""
-	}
-	return smtpclient.Operator(host)
 }

@@ -88,7 +88,7 @@ func start(ctx context.Context, cfg *config.Config, table *alias.Table, log *slo
 
 // newDaemon opens the state and builds what the configuration describes.
 func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, listeners []net.Listener, log *slog.Logger) (*daemon, error) {
-	d := &daemon{log: log, metrics: status.NewMetrics(mailOperator)}
+	d := &daemon{log: log, metrics: status.NewMetrics(smtpclient.Operator)}
 	for _, l := range listeners {
 		if tcp, ok := l.Addr().(*net.TCPAddr); ok {
 			d.listening = append(d.listening, tcp.AddrPort())
@@ -239,6 +239,8 @@ func (d *daemon) reload(cfg *config.Config, problems problem.List) {
 	}
 	next, err := d.prepare(cfg, table)
 	if err != nil {
+		text := fmt.Sprintf("The configuration is not in force; the one before is: %v", err)
+		d.broken.Store(&text)
 		d.log.Error("configuration not reloaded, the old one stays in force", "err", err)
 		return
 	}
@@ -259,9 +261,6 @@ func logProblem(log *slog.Logger, p problem.Problem) {
 
 // prepare builds what a configuration describes.
 func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, error) {
-	if err := d.keepCertificate(cfg); err != nil {
-		return nil, err
-	}
 	secrets, err := loadSecrets(cfg, d.state.dir, false)
 	if err != nil {
 		return nil, err
@@ -288,6 +287,9 @@ func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, erro
 	}
 	spam, err := spamFilter(cfg, d.log)
 	if err != nil {
+		return nil, err
+	}
+	if err := d.keepCertificate(cfg); err != nil {
 		return nil, err
 	}
 	domains := srsDomains(cfg)
@@ -431,15 +433,23 @@ func (d *daemon) resolve(cfg *config.Config) (*resolver.Client, error) {
 	return newResolver(cfg)
 }
 
-// newResolver makes a resolver of the servers that are configured, or else
-// those of the system.
+// dnsServers are the servers that are configured, or else those of the system.
+func dnsServers(cfg *config.Config) ([]netip.AddrPort, error) {
+	if len(cfg.DNS.Resolvers) > 0 {
+		return cfg.DNS.Resolvers, nil
+	}
+	servers, err := resolver.SystemServers("/etc/resolv.conf")
+	if err != nil {
+		return nil, fmt.Errorf("dns: %w", err)
+	}
+	return servers, nil
+}
+
+// newResolver makes a resolver that asks dnsServers.
 func newResolver(cfg *config.Config) (*resolver.Client, error) {
-	servers := cfg.DNS.Resolvers
-	if len(servers) == 0 {
-		var err error
-		if servers, err = resolver.SystemServers("/etc/resolv.conf"); err != nil {
-			return nil, fmt.Errorf("dns: %w", err)
-		}
+	servers, err := dnsServers(cfg)
+	if err != nil {
+		return nil, err
 	}
 	client := resolver.NewClient(servers, cfg.DNS.Timeout)
 	client.TrustAD = cfg.DNS.TrustAD

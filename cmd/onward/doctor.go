@@ -17,14 +17,13 @@ import (
 
 	"onward/internal/address"
 	"onward/internal/config"
-	"onward/internal/dialguard"
 	"onward/internal/dnsbl"
 	"onward/internal/doctor"
 	"onward/internal/journal"
 	"onward/internal/message"
+	"onward/internal/problem"
 	"onward/internal/resolver"
 	"onward/internal/signing"
-	"onward/internal/webclient"
 )
 
 // doctorTime bounds all checks, and sendTime the way of a probe.
@@ -142,11 +141,9 @@ func dnsOf(cfg *config.Config, zone string) (resolver.Resolver, []netip.AddrPort
 	if err != nil {
 		return nil, nil, err
 	}
-	servers := cfg.DNS.Resolvers
-	if len(servers) == 0 {
-		if servers, err = resolver.SystemServers("/etc/resolv.conf"); err != nil {
-			return nil, nil, err
-		}
+	servers, err := dnsServers(cfg)
+	if err != nil {
+		return nil, nil, err
 	}
 	return dns, behindStub(servers), nil
 }
@@ -173,7 +170,7 @@ func subject(ctx context.Context, cfg *config.Config, dns resolver.Resolver, ips
 		Addresses: ips,
 		Targets:   targetDomains(cfg),
 		Clients:   lateClients(ctx, cfg),
-		Web:       &webclient.Client{Resolver: dns, Guard: dialguard.Guard{AllowPrivate: cfg.Delivery.AllowPrivate}},
+		Web:       web(cfg, dns),
 		Built:     built(),
 		Now:       time.Now(),
 	}
@@ -327,7 +324,7 @@ func printChecks(w io.Writer, checks []doctor.Check, asJSON bool) error {
 func (s *screen) checks(checks []doctor.Check) {
 	width, found := 0, map[doctor.State]int{}
 	for _, c := range checks {
-		width, found[c.State] = max(width, cells(visible(c.Name))), found[c.State]+1
+		width, found[c.State] = max(width, problem.Cells(visible(c.Name))), found[c.State]+1
 	}
 	const states = len("failure  ")
 	most := 40 // an IPv6 address

@@ -211,7 +211,7 @@ func (b *beginning) create() error {
 			return err
 		}
 	}
-	postmaster, err := a.ask("Who gets mail to postmaster@, and notices", cmp.Or(b.postmaster, first.mostUsed(b.domains)), "--postmaster", func(s string) error { _, err := address.Parse(s); return err })
+	postmaster, err := a.ask("Who gets mail to postmaster@, and notices", cmp.Or(b.postmaster, mostUsed(b.domains)), "--postmaster", func(s string) error { _, err := address.Parse(s); return err })
 	if err != nil {
 		return err
 	}
@@ -461,7 +461,7 @@ func (d *newDomain) alias(key string) *newAlias {
 
 // mostUsed is the target that most aliases have, which is mostly the owner's
 // mailbox.
-func (d *newDomain) mostUsed(all []*newDomain) string {
+func mostUsed(all []*newDomain) string {
 	uses := map[string]int{}
 	best := ""
 	for _, d := range all {

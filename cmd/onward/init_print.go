@@ -9,6 +9,7 @@ import (
 
 	"onward/internal/config"
 	"onward/internal/doctor"
+	"onward/internal/problem"
 )
 
 // begun is what init has done. It is what "init --json" prints.
@@ -105,14 +106,14 @@ func (s *screen) forms(records []doctor.Record) {
 		widths := make([]int, 4)
 		for _, row := range rows {
 			for i := range widths {
-				widths[i] = max(widths[i], cells(visible(row[i])))
+				widths[i] = max(widths[i], problem.Cells(visible(row[i])))
 			}
 		}
 		for n, row := range rows {
 			text := ""
 			for i, width := range widths {
 				cell := visible(row[i])
-				text += cell + strings.Repeat(" ", width-cells(cell)+2)
+				text += cell + strings.Repeat(" ", width-problem.Cells(cell)+2)
 			}
 			text += visible(row[4])
 			if n == 0 {

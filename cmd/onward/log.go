@@ -16,6 +16,7 @@ import (
 
 	"onward/internal/config"
 	"onward/internal/journal"
+	"onward/internal/problem"
 )
 
 // logFlags are what was asked for on the command line.
@@ -242,7 +243,7 @@ func (l *logView) row(e journal.Event) {
 	if e.By != "" {
 		answer = strings.TrimSpace("by " + e.By + "  " + answer)
 	}
-	used := len(when) + cells(id)
+	used := len(when) + problem.Cells(id)
 	outcome := paint(l.colour, wordColour(string(e.Outcome)), l.cell(string(e.Outcome), outcomeWidth))
 	if l.narrow() {
 		l.head(when, id, "FROM -> ALIAS", "")

@@ -12,6 +12,7 @@ import (
 
 	"onward/internal/config"
 	"onward/internal/journal"
+	"onward/internal/status"
 )
 
 // showStory prints all that the journal knows of one message, of which id is
@@ -98,7 +99,7 @@ func (s *screen) came(m *journal.Story) {
 	s.entry(labelWidth, "from", "", nullable(m.From))
 	if m.Size > 0 {
 		s.entry(labelWidth, "subject", "", journal.DecodeSubject(m.Subject))
-		s.entry(labelWidth, "size", "", octets(m.Size))
+		s.entry(labelWidth, "size", "", status.Octets(m.Size))
 	}
 }
 

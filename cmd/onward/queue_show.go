@@ -12,6 +12,8 @@ import (
 
 	"onward/internal/journal"
 	"onward/internal/message"
+	"onward/internal/problem"
+	"onward/internal/status"
 	"onward/internal/store"
 )
 
@@ -72,7 +74,7 @@ func (l *queueView) row(item *store.Item) {
 	next, colour := l.next(item)
 	head := itemColumns(strconv.FormatInt(item.ID, 10), span(l.now.Sub(item.Arrived)), strconv.Itoa(item.Attempts), paint(l.colour, colour, l.cell(next, nextWidth)))
 	titles := itemColumns("ITEM", "AGE", "TRIES", l.cell("NEXT", nextWidth))
-	used := cells(titles)
+	used := problem.Cells(titles)
 	if l.narrow() {
 		l.head(titles + "ALIAS -> TARGET")
 		l.line(head, l.arrow(item.Recipient.String(), item.Target.String(), l.rest(used)))
@@ -149,7 +151,7 @@ func (l *queueView) total(ctx context.Context, o *office) error {
 	if stats.Waiting+stats.Held == 0 {
 		l.line("The queue is empty.")
 	} else {
-		l.line(paint(l.colour, dim, fmt.Sprintf("%s, of which %d held; %s", count(int(stats.Waiting+stats.Held), "item"), stats.Held, octets(stats.Bytes))))
+		l.line(paint(l.colour, dim, fmt.Sprintf("%s, of which %d held; %s", count(int(stats.Waiting+stats.Held), "item"), stats.Held, status.Octets(stats.Bytes))))
 	}
 	return l.Flush()
 }
@@ -262,7 +264,7 @@ func (s *screen) item(item *store.Item) {
 	s.entry(labelWidth, "what", "", describeKind(item))
 	s.entry(labelWidth, "from", "", nullable(item.Sender.String())+", goes on as "+nullable(item.From.String()))
 	s.entry(labelWidth, "to", "", item.Recipient.String()+" -> "+item.Target.String())
-	s.entry(labelWidth, "arrived", "", moment(item.Arrived)+", "+octets(item.Size))
+	s.entry(labelWidth, "arrived", "", moment(item.Arrived)+", "+status.Octets(item.Size))
 	switch {
 	case item.State == store.Held:
 		s.entry(labelWidth, "state", "held", item.Reason)
@@ -327,5 +329,5 @@ func (s *screen) loss(item *store.Item, subject string) {
 	s.line(fmt.Sprintf("Item %d: ", item.ID), visible(item.Recipient.String()+" -> "+item.Target.String()))
 	s.entry(labelWidth, "from", "", nullable(item.Sender.String()))
 	s.entry(labelWidth, "subject", "", subject)
-	s.entry(labelWidth, "arrived", "", moment(item.Arrived)+", "+octets(item.Size))
+	s.entry(labelWidth, "arrived", "", moment(item.Arrived)+", "+status.Octets(item.Size))
 }

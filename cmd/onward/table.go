@@ -6,10 +6,10 @@ import (
 	"io"
 	"os"
 	"strings"
-	"unicode"
 
 	"golang.org/x/term"
-	"golang.org/x/text/width"
+
+	"onward/internal/problem"
 )
 
 // narrow is below how many columns a row takes two lines.
@@ -41,10 +41,10 @@ func (s *screen) narrow() bool { return s.columns > 0 && s.columns < narrow }
 // terminal it is not cut.
 func (s *screen) cell(text string, n int) string {
 	text = visible(text)
-	if s.columns > 0 && cells(text) > n {
+	if s.columns > 0 && problem.Cells(text) > n {
 		text = front([]rune(text), n-1) + "…"
 	}
-	return text + strings.Repeat(" ", max(0, n-cells(text)))
+	return text + strings.Repeat(" ", max(0, n-problem.Cells(text)))
 }
 
 // arrow shows two addresses in a column of n cells. What is too much is taken
@@ -54,7 +54,7 @@ func (s *screen) arrow(from, to string, n int) string {
 	from, to = visible(from), visible(to)
 	if s.columns > 0 {
 		room := n - len(arrow)
-		from, to = shorten(from, max(room/2, room-cells(to))), shorten(to, max(room-room/2, room-cells(from)))
+		from, to = shorten(from, max(room/2, room-problem.Cells(to))), shorten(to, max(room-room/2, room-problem.Cells(from)))
 	}
 	return s.cell(from+arrow+to, n)
 }
@@ -74,10 +74,10 @@ func (s *screen) title(text string) { fmt.Fprintf(s, "\n%s\n", paint(s.colour, b
 // text that is broken into lines below its beginning. Word and text may be empty.
 func (s *screen) entry(width int, label, word, text string) {
 	head := "  " + s.cell(label, width-2)
-	used := cells(head)
+	used := problem.Cells(head)
 	if word = visible(word); word != "" {
 		head += paint(s.colour, wordColour(word), word) + "  "
-		used += cells(word) + 2
+		used += problem.Cells(word) + 2
 	}
 	for i, line := range s.wrapped(text, used, width) {
 		if i > 0 {
@@ -105,7 +105,7 @@ func wordColour(word string) string {
 		return green
 	case "rejected", "refused", "dropped", "reported":
 		return red
-	case "queued", "deferred", "unknown", "held", "expired", "released", "retried", "waiting":
+	case "queued", "deferred", "unknown", "held", "released", "retried", "waiting":
 		return yellow
 	case "discarded":
 		return dim
@@ -116,7 +116,7 @@ func wordColour(word string) string {
 // shorten cuts the middle out of an address that has more than n cells, as both
 // its ends say something.
 func shorten(text string, n int) string {
-	if cells(text) <= n || n < 1 {
+	if problem.Cells(text) <= n || n < 1 {
 		return text
 	}
 	runes := []rune(text)
@@ -127,7 +127,7 @@ func shorten(text string, n int) string {
 // front and back return as many runes of an end as fit into n cells.
 func front(runes []rune, n int) string {
 	end := 0
-	for end < len(runes) && cells(string(runes[:end+1])) <= n {
+	for end < len(runes) && problem.Cells(string(runes[:end+1])) <= n {
 		end++
 	}
 	return string(runes[:end])
@@ -135,37 +135,8 @@ func front(runes []rune, n int) string {
 
 func back(runes []rune, n int) string {
 	begin := len(runes)
-	for begin > 0 && cells(string(runes[begin-1:])) <= n {
+	for begin > 0 && problem.Cells(string(runes[begin-1:])) <= n {
 		begin--
 	}
 	return string(runes[begin:])
-}
-
-// cells counts the columns that a visible text takes: wide characters two,
-// marks none.
-func cells(text string) int {
-	n := 0
-	for _, r := range text {
-		switch kind := width.LookupRune(r).Kind(); {
-		case unicode.In(r, unicode.Mn, unicode.Me):
-		case kind == width.EastAsianWide || kind == width.EastAsianFullwidth:
-			n += 2
-		default:
-			n++
-		}
-	}
-	return n
-}
-
-// octets writes a size for people.
-func octets(n int64) string {
-	switch {
-	case n < 1<<10:
-		return fmt.Sprintf("%d octets", n)
-	case n < 1<<20:
-		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
-	case n < 1<<30:
-		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
-	}
-	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 }

@@ -10,6 +10,8 @@ import (
 
 	"onward/internal/address"
 	"onward/internal/journal"
+	"onward/internal/problem"
+	"onward/internal/status"
 	"onward/internal/store"
 )
 
@@ -32,8 +34,8 @@ func tame(t *testing.T, output string, columns int) {
 		if visible(line) != line {
 			t.Errorf("%q", line)
 		}
-		if columns > 0 && cells(line) > columns {
-			t.Errorf("%d cells in %d columns: %q", cells(line), columns, line)
+		if columns > 0 && problem.Cells(line) > columns {
+			t.Errorf("%d cells in %d columns: %q", problem.Cells(line), columns, line)
 		}
 	}
 }
@@ -166,7 +168,7 @@ func TestSpan(t *testing.T) {
 		}
 	}
 	for n, want := range map[int64]string{0: "0 octets", 1023: "1023 octets", 1536: "1.5 KiB", 3 << 20: "3.0 MiB", 5 << 30: "5.0 GiB"} {
-		if got := octets(n); got != want {
+		if got := status.Octets(n); got != want {
 			t.Errorf("octets(%d) = %s, want %s", n, got, want)
 		}
 	}

@@ -179,15 +179,6 @@ func (tx *Tx) Exec(query string, args ...any) (sql.Result, error) {
 	return s.Exec(args...)
 }
 
-// Query runs a statement with rows, which must be closed.
-func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
-	s, err := tx.prepare(query)
-	if err != nil {
-		return nil, err
-	}
-	return s.Query(args...)
-}
-
 // QueryRow runs a statement with one row at most; Scan gives its error.
 func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
 	s, err := tx.prepare(query)

@@ -27,7 +27,6 @@ const (
 	Held      Outcome = "held"     // tried no more until a person decides
 	Released  Outcome = "released" // from being held
 	Retried   Outcome = "retried"  // its next try was brought forward
-	Expired   Outcome = "expired"  // tried for long enough
 	Reported  Outcome = "reported" // not delivered, and the sender is told by a report
 	Dropped   Outcome = "dropped"  // not delivered, and nobody is told
 )

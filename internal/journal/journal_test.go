@@ -214,7 +214,7 @@ func TestFates(t *testing.T) {
 		{"waits", []journal.Entry{try("01A", ann, "deferred", full), event("01A", ann, journal.Queued, none), letter("01A", journal.Queued, fine)}, "ann queued 452 4.2.2 mailbox full"},
 		{"held", []journal.Entry{letter("01A", journal.Queued, fine), try("01A", ann, "refused", nobody), event("01A", ann, journal.Held, none)}, "ann held 550 5.1.1 no such user"},
 		{"released", []journal.Entry{letter("01A", journal.Queued, fine), event("01A", ann, journal.Held, nobody), event("01A", ann, journal.Released, none)}, "ann queued 550 5.1.1 no such user"},
-		{"reported", []journal.Entry{letter("01A", journal.Queued, fine), event("01A", ann, journal.Expired, full), event("01A", ann, journal.Reported, none)}, "ann reported 452 4.2.2 mailbox full"},
+		{"reported", []journal.Entry{letter("01A", journal.Queued, fine), event("01A", ann, journal.Reported, full)}, "ann reported 452 4.2.2 mailbox full"},
 		{"dropped", []journal.Entry{letter("01A", journal.Queued, fine), event("01A", ann, journal.Dropped, none)}, "ann dropped 250 2.0.0 OK"},
 		{"delivered, and still in the queue", []journal.Entry{letter("01A", journal.Queued, fine), try("01A", ann, "delivered", fine), event("01A", ann, journal.Held, full)}, "ann delivered 250 2.0.0 OK"},
 		{"two targets", []journal.Entry{try("01A", ann, "delivered", fine), try("01A", bob, "deferred", full), both(journal.Queued, fine)}, "ann delivered 250 2.0.0 OK, bob queued 452 4.2.2 mailbox full"},

@@ -60,7 +60,7 @@ func excerpt(source string, column int) (line string, indent int) {
 	end := min(len(runes), start+most)
 	left := escape(string(runes[start:at]))
 	line = left + escape(string(runes[at:end]))
-	indent = cells(left)
+	indent = Cells(left)
 	if start > 0 {
 		line, indent = "…"+line, indent+1
 	}
@@ -86,8 +86,8 @@ func escape(s string) string {
 	return b.String()
 }
 
-// cells counts the columns of a terminal: wide characters take two, marks none.
-func cells(s string) int {
+// Cells counts the columns of a terminal: wide characters take two, marks none.
+func Cells(s string) int {
 	n := 0
 	for _, r := range s {
 		switch kind := width.LookupRune(r).Kind(); {

@@ -21,7 +21,7 @@ type Metrics struct {
 	// Operator names who runs the mail host that an attempt at target went to,
 	// or is empty where that is a stranger, whom nobody needs in a graph. Nil:
 	// nobody is named.
-	Operator func(target, host string) string
+	Operator func(host string) string
 
 	mu        sync.Mutex
 	operators []string
@@ -32,7 +32,7 @@ type Metrics struct {
 
 // NewMetrics returns Metrics in which all that can be known beforehand stands at
 // zero, so that the first refusal is a rise.
-func NewMetrics(operator func(target, host string) string) *Metrics {
+func NewMetrics(operator func(host string) string) *Metrics {
 	m := &Metrics{
 		Operator: operator,
 		messages: counter{name: "onward_messages_total", labels: []string{"outcome"},
@@ -128,7 +128,7 @@ func (m *Metrics) operator(e journal.Attempt) string {
 	if m.Operator == nil || e.Host == "" {
 		return "other"
 	}
-	name := m.Operator(e.Target, e.Host)
+	name := m.Operator(e.Host)
 	switch {
 	case slices.Contains(m.operators, name):
 		return name

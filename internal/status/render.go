@@ -154,7 +154,7 @@ var words = template.FuncMap{
 	"zone":     func(t time.Time) string { return t.Local().Format("MST") },
 	"until":    func(t, now time.Time) string { return span(t.Sub(now)) },
 	"since":    func(t, now time.Time) string { return span(now.Sub(t)) },
-	"octets":   octets,
+	"octets":   Octets,
 	"amount":   amount[int],
 	"amount64": amount[int64],
 	"sender":   func(s string) string { return cmp.Or(s, "<>") },
@@ -172,7 +172,7 @@ func mood(word any) string {
 		return "good"
 	case "rejected", "refused", "dropped", "reported", "fail", "failure", "permerror":
 		return "bad"
-	case "queued", "deferred", "unknown", "held", "expired", "released", "retried", "waiting", "softfail", "temperror", "warning", "paused":
+	case "queued", "deferred", "unknown", "held", "released", "retried", "waiting", "softfail", "temperror", "warning", "paused":
 		return "soso"
 	}
 	return "none"
@@ -191,8 +191,8 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }
 
-// octets writes a size for people.
-func octets(n int64) string {
+// Octets writes a size for people.
+func Octets(n int64) string {
 	switch {
 	case n < 1<<10:
 		return fmt.Sprintf("%d octets", n)

@@ -93,7 +93,7 @@ func newWorld(t testing.TB, open bool, set func(*status.Page)) *world {
 	w := &world{t: t, log: log, Page: &status.Page{
 		Version: "0.5", StateDir: dir, Store: s, Journal: j, Destinations: func() []smtpclient.DestinationState { return destinations },
 		Config: func() *config.Config { return cfg }, Aliases: func() *alias.Table { return table },
-		Metrics: status.NewMetrics(func(_, host string) string { return strings.TrimPrefix(host, "mx.") }),
+		Metrics: status.NewMetrics(func(host string) string { return strings.TrimPrefix(host, "mx.") }),
 		Expires: func() time.Time { return now.Add(61 * 24 * time.Hour) },
 		Token:   token, Log: logger,
 	}}

@@ -194,7 +194,6 @@ func BenchmarkScheduler(b *testing.B) {
 	s := openBench(b, dir)
 	for name, do := range map[string]func() error{
 		"Destinations": func() error { _, err := s.Destinations(b.Context(), start, 100); return err },
-		"NextDue":      func() error { _, err := s.NextDue(b.Context(), start); return err },
 		"Due":          func() error { _, err := s.Due(b.Context(), "d1.example", start, 20); return err },
 		"Wake100":      func() error { _, err := s.Wake(b.Context(), "d1.example", start, 100); return err },
 		"Stats":        func() error { _, err := s.Stats(b.Context()); return err },

@@ -293,14 +293,6 @@ func TestDestinations(t *testing.T) {
 	if found, err := s.Destinations(t.Context(), start.Add(time.Hour), 1); err != nil || len(found) != 1 || found[0].Domain != "c.example" {
 		t.Error(found, err)
 	}
-	for after, want := range map[time.Duration]time.Duration{-1: 0, 0: minute, minute: 2 * minute} {
-		if next, err := s.NextDue(t.Context(), start.Add(after)); err != nil || !next.Equal(start.Add(want)) {
-			t.Errorf("next after %v: %v, %v", after, next, err)
-		}
-	}
-	if next, err := s.NextDue(t.Context(), start.Add(2*minute)); err != nil || !next.IsZero() {
-		t.Error(next, err)
-	}
 	first := due(t, s, "a.example", start.Add(time.Hour))
 	if len(first) != 2 || first[0].Message != "1" || first[1].Message != "3" {
 		t.Errorf("due %v", first)

@@ -41,18 +41,6 @@ func (s *Store) Destinations(ctx context.Context, now time.Time, limit int) ([]D
 	return found, rows.Err()
 }
 
-// NextDue returns when the first destination becomes due after now, or the zero
-// time when none will.
-func (s *Store) NextDue(ctx context.Context, now time.Time) (time.Time, error) {
-	var due int64
-	const ask = `SELECT due FROM destination WHERE due > ? ORDER BY due LIMIT 1`
-	err := s.db.Read().QueryRowContext(ctx, ask, toMicro(now)).Scan(&due)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return time.Time{}, fmt.Errorf("next destination: %w", err)
-	}
-	return fromMicro(due), nil
-}
-
 // Due returns items for a domain that are due at now, the one that has waited
 // longest first, at most limit of them. A row that makes no sense is set aside
 // on the way, so that it does not block the others (RELIABILITY.md 91).

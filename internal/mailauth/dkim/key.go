@@ -48,7 +48,7 @@ type Key struct {
 
 // A Failure is why something did not verify, as RFC 8601 2.7.1 puts it.
 type Failure struct {
-	Result string // Fail, PermError, TempError, Policy or Neutral
+	Result string // Fail, PermError, TempError or Policy
 	Reason string // one line; what it quotes from the message is escaped
 	Err    error  // what the resolver said, or nil
 }
