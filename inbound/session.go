@@ -12,6 +12,7 @@ import (
 
 	"onward/internal/address"
 	"onward/internal/alias"
+	"onward/internal/loop"
 	"onward/internal/mailauth"
 	"onward/internal/mailauth/authres"
 	"onward/internal/mailauth/dmarc"
@@ -355,11 +356,12 @@ func checkForm(tx *transaction, msg *message.Message) error {
 	if err := CheckForm(msg, tx.policy.Limits.Hops); err != nil {
 		return err
 	}
+	way := loop.Read(msg.Fields())
 	for _, recipient := range tx.recipients {
 		switch {
 		case recipient.SRS && !tx.from.IsNull() && !autoReply(msg):
 			return reply.New(550, "5.7.1", "<%s>: takes bounces and automatic replies only (RFC 3834)", recipient.Address)
-		case !recipient.SRS && tx.policy.Marker.Passed(msg.Fields(), recipient.Address):
+		case !recipient.SRS && tx.policy.Marker.Passed(way, recipient.Address):
 			return reply.New(554, "5.4.6", "<%s> has forwarded this message before, it is going round in circles", recipient.Address)
 		}
 	}

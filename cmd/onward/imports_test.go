@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"github.com/miekg/dns":             {"internal/resolver", "internal/testmail", "internal/certificate"},
 	"github.com/spf13/cobra":           {"cmd/onward"},
 	"go.yaml.in/yaml/v4":               {"internal/config"},
-	"golang.org/x/net/publicsuffix":    {"internal/smtpclient"},
+	"golang.org/x/net/publicsuffix":    {"internal/address"},
 	"modernc.org/sqlite":               {"internal/database"},
 }
 

@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
+	"golang.org/x/net/publicsuffix"
 )
 
 // Limits of RFC 5321 4.5.3.1, in octets.
@@ -44,7 +45,7 @@ func ParseDomain(s string) (Domain, error) {
 	if !utf8.ValidString(s) {
 		return "", ErrNoUTF8
 	}
-	if len(s) > 4*MaxDomain { // before work that grows with it
+	if len(s) > 4*MaxDomain || longLabel(s) { // before work that grows with it, with the square of a label
 		return "", fmt.Errorf("domain %.40q…: %w", s, ErrTooLong)
 	}
 	ascii := strings.ToLower(s)
@@ -69,6 +70,35 @@ func ParseDomain(s string) (Domain, error) {
 		return "", fmt.Errorf("domain %q: ends in a number", s)
 	}
 	return Domain(ascii), nil
+}
+
+// longLabel reports whether a label of s has more characters than could fit in
+// any form.
+func longLabel(s string) bool {
+	run := 0
+	for _, c := range s {
+		if run++; strings.ContainsRune(".\u3002\uff0e\uff61", c) { // the dots of RFC 5895 2
+			run = 0
+		}
+		if run > 63 {
+			return true
+		}
+	}
+	return false
+}
+
+// Registered returns the domain that somebody registered and that d is or is
+// below, by the public suffix list: example.co.uk for a.b.example.co.uk. What is
+// no such domain is returned as it is.
+func (d Domain) Registered() Domain {
+	if d.IsLiteral() {
+		return d
+	}
+	registered, err := publicsuffix.EffectiveTLDPlusOne(string(d))
+	if err != nil {
+		return d
+	}
+	return Domain(registered)
 }
 
 // checkLabel takes letters, digits, hyphens inside, and the underscore that

@@ -109,3 +109,27 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestLongLabel holds that a label which fits in no form is refused before the
+// work of turning it into ASCII, which grows with the square of its length.
+func TestLongLabel(t *testing.T) {
+	for _, s := range []string{strings.Repeat("網", 64) + ".example", "a。" + strings.Repeat("ü", 64), strings.Repeat("a", 64) + ".example"} {
+		if d, err := ParseDomain(s); !errors.Is(err, ErrTooLong) {
+			t.Errorf("%q: %q, %v", s, d, err)
+		}
+	}
+	if _, err := ParseDomain(strings.Repeat("a", 63) + "。" + strings.Repeat("b", 63) + ".example"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRegistered(t *testing.T) {
+	for d, want := range map[Domain]Domain{
+		"a.b.example.co.uk": "example.co.uk", "example.org": "example.org", "co.uk": "co.uk", "x1.evil.example": "evil.example",
+		"[192.0.2.1]": "[192.0.2.1]", "localhost": "localhost", "": "",
+	} {
+		if got := d.Registered(); got != want {
+			t.Errorf("%s: %s, want %s", d, got, want)
+		}
+	}
+}

@@ -33,30 +33,42 @@ func (m Marker) Field(recipient address.Mailbox) []byte {
 	return fmt.Appendf(nil, "%s: %s\r\n", name, mark(m.Secrets[0], recipient))
 }
 
-// Passed reports whether a message with these fields was forwarded before for
+// Passed reports whether a message that came this way was forwarded before for
 // recipient: it has our mark, or a mailbox along the way says so in Delivered-To
 // (RFC 9228).
-func (m Marker) Passed(fields []message.Field, recipient address.Mailbox) bool {
-	for _, f := range fields {
-		switch {
-		case f.Is("Delivered-To"):
-			if to, err := address.Parse(f.Value()); err == nil && to.Fold() == recipient.Fold() {
-				return true
-			}
-		case f.Is(name) && m.knows(f.Value(), recipient):
+func (m Marker) Passed(w Way, recipient address.Mailbox) bool {
+	if w.mailboxes[recipient.Fold()] {
+		return true
+	}
+	for _, secret := range m.Secrets {
+		if w.marks[mark(secret, recipient)] {
 			return true
 		}
 	}
 	return false
 }
 
-func (m Marker) knows(value string, recipient address.Mailbox) bool {
-	for _, secret := range m.Secrets {
-		if hmac.Equal([]byte(value), []byte(mark(secret, recipient))) {
-			return true
+// A Way is what the header of a message says of where it was before.
+type Way struct {
+	marks     map[string]bool // ours, or what strangers made to look like them
+	mailboxes map[address.Mailbox]bool
+}
+
+// Read reads a Way, once for all recipients: a stranger chooses how many fields
+// there are.
+func Read(fields []message.Field) Way {
+	w := Way{map[string]bool{}, map[address.Mailbox]bool{}}
+	for _, f := range fields {
+		switch {
+		case f.Is("Delivered-To"):
+			if to, err := address.Parse(f.Value()); err == nil {
+				w.mailboxes[to.Fold()] = true
+			}
+		case f.Is(name):
+			w.marks[f.Value()] = true
 		}
 	}
-	return false
+	return w
 }
 
 func mark(secret string, recipient address.Mailbox) string {

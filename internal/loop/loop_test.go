@@ -43,7 +43,7 @@ func TestPassed(t *testing.T) {
 		{"not an address", "Delivered-To: <me@example.org>, x\r\n", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := now.Passed(fields(t, tt.header), me); got != tt.want {
+			if got := now.Passed(Read(fields(t, tt.header)), me); got != tt.want {
 				t.Errorf("Passed(%q) = %v, want %v", tt.header, got, tt.want)
 			}
 		})

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/publicsuffix"
-
 	"onward/internal/address"
 	"onward/internal/reply"
 	"onward/internal/store"
@@ -185,13 +183,7 @@ func (d *Destinations) Snapshot() []DestinationState {
 
 // Operator names whoever runs a mail host: the registered domain it is under.
 func Operator(host string) string {
-	if address.Domain(host).IsLiteral() {
-		return host
-	}
-	if domain, err := publicsuffix.EffectiveTLDPlusOne(host); err == nil {
-		return domain
-	}
-	return host
+	return string(address.Domain(host).Registered())
 }
 
 // operator returns the operator of that key, made if need be.

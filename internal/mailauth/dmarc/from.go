@@ -14,7 +14,6 @@ import (
 const (
 	maxCandidates = 8   // domains whose policy is asked for
 	maxAddresses  = 128 // looked at, each reading of a field counted
-	maxLabel      = 64  // characters, with the dot (RFC 1035 2.3.4)
 )
 
 // A From is what the From fields of a message say about its author.
@@ -150,18 +149,8 @@ func (f *From) scan(text string) bool {
 }
 
 // parseDomain reads a domain name in either form and any case, with or without
-// the final dot (DM1). The work of turning a label into ASCII grows with the
-// square of its length, so one that cannot fit is refused before.
+// the final dot (DM1).
 func parseDomain(s string) (address.Domain, error) {
-	run := 0 // characters of this label
-	for _, c := range s {
-		if run++; run > maxLabel {
-			return "", errors.New("a label is too long")
-		}
-		if strings.ContainsRune(".\u3002\uff0e\uff61", c) { // the dots of RFC 5895 2
-			run = 0
-		}
-	}
 	d, err := address.ParseDomain(strings.TrimSuffix(s, "."))
 	if err == nil && d.IsLiteral() {
 		return "", errors.New("an address literal is no domain")
