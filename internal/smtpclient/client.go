@@ -213,6 +213,9 @@ func (c *Client) Deliver(ctx context.Context, t *Transaction) Outcome {
 			break
 		}
 	}
+	if best := &tour.best; best.Result == Refused && best.Said == nil && !tour.final && len(turn.left) > 0 {
+		best.Result, best.Reply = Deferred, temporary(best.Reply, "") // a host not asked may yet take it
+	}
 	return tour.best
 }
 

@@ -120,6 +120,19 @@ func TestExtensionsElsewhere(t *testing.T) {
 	want(t, w.Deliver(t.Context(), to("joe@example.org", short)), smtpclient.Deferred, "450 4.2.0 not now", "RCPT")
 	second.Offer("SIZE 10")
 	want(t, w.Deliver(t.Context(), to("joe@example.org", short)), smtpclient.Refused, "552 5.3.4", "EHLO")
+
+	// Nor do all that were asked speak for one that was not.
+	w.set(t, "third.test", resolver.TypeA, "127.0.0.3")
+	third := sinkAt(t, fmt.Sprintf("127.0.0.3:%d", w.Port))
+	w.set(t, "example.org", resolver.TypeMX, "10 mail.test.", "20 mail2.test.", "30 third.test.")
+	want(t, w.Deliver(t.Context(), to("joe@example.org", short)), smtpclient.Deferred, "451 4.3.4 message of 25 octets", "EHLO")
+	if n := third.Sessions(); n != 0 {
+		t.Errorf("%d sessions at the third host", n)
+	}
+	w.MaxHosts = 3
+	want(t, w.Deliver(t.Context(), to("joe@example.org", short)), smtpclient.Delivered, "250", "dot")
+	third.Offer("SIZE 10")
+	want(t, w.Deliver(t.Context(), to("joe@example.org", short)), smtpclient.Refused, "552 5.3.4", "EHLO")
 }
 
 func TestNullSenderAndQuoting(t *testing.T) {
