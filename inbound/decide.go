@@ -13,6 +13,7 @@ import (
 	"onward/internal/mailauth/dkim"
 	"onward/internal/mailauth/dmarc"
 	"onward/internal/mailauth/spf"
+	"onward/internal/ratelimit"
 	"onward/internal/reply"
 )
 
@@ -23,12 +24,12 @@ type Judge struct {
 	networks   []netip.Prefix
 	forwarders []address.Domain
 	sealers    []address.Domain
-	lists      *budget
+	lists      *ratelimit.Limiter
 }
 
 // NewJudge makes a Judge of a configuration. Judges of one daemon share lists.
-func NewJudge(cfg *config.Config, lists *Lists) *Judge {
-	j := &Judge{mode: cfg.Policy.DMARC, lists: &lists.budget}
+func NewJudge(cfg *config.Config, lists *ratelimit.Limiter) *Judge {
+	j := &Judge{mode: cfg.Policy.DMARC, lists: lists}
 	for _, s := range cfg.Policy.TrustedForwarders { // config has checked them
 		if network, err := netip.ParsePrefix(s); err == nil {
 			j.networks = append(j.networks, network)
@@ -73,7 +74,7 @@ func (j *Judge) Decide(v *mailauth.Verdict, listID string) Decision {
 	}
 	excuse, list := j.excuse(v, listID, known)
 	switch {
-	case list != "" && !j.lists.spend(list, listPerHour, time.Hour, v.Now):
+	case list != "" && !j.lists.Allow(list, listPerHour, v.Now):
 		return refuse(reply.New(451, "4.7.1", "too many messages that fail DMARC through the list %s, please try again later", list))
 	case excuse != "":
 		return Decision{Why: excuse}
@@ -153,7 +154,7 @@ func (j *Judge) excuse(v *mailauth.Verdict, listID string, maybe bool) (why, lis
 		return fmt.Sprintf("it comes through %s, a trusted forwarder", forwarder), ""
 	}
 	if list := listOf(v, listID, maybe); list != "" {
-		return fmt.Sprintf("it comes through the mailing list %s, which authenticated itself", list), organization(v, list)
+		return fmt.Sprintf("it comes through the mailing list %s, which authenticated itself", list), organization(list)
 	}
 	return "", ""
 }
@@ -224,15 +225,15 @@ func listOf(v *mailauth.Verdict, listID string, maybe bool) string {
 	return ""
 }
 
-// organization returns the organizational domain of one that authenticated
-// itself: subdomains cost nothing, so they share a budget.
-func organization(v *mailauth.Verdict, domain string) string {
-	for _, a := range v.DMARC.Alignments {
-		if a.Domain.String() == domain && a.OrganizationalDomain != "" {
-			return a.OrganizationalDomain.String()
-		}
+// organization returns the domain that somebody registered for one that
+// authenticated itself: subdomains cost nothing, so they share a budget. What
+// the domain itself publishes must not decide that.
+func organization(domain string) string {
+	d, err := address.ParseDomain(domain)
+	if err != nil {
+		return domain
 	}
-	return domain
+	return d.Registered().String()
 }
 
 // authenticated lists the domains that passed SPF or DKIM, and those that may
@@ -270,8 +271,8 @@ func orNone(p dmarc.Policy) string {
 	return string(p)
 }
 
-// Lists is the memory that Judges share: how often each mailing list was
-// excused in this hour. The zero value is ready.
-type Lists struct{ budget budget }
+// NewLists makes the memory that Judges share: how often each mailing list was
+// excused in this hour.
+func NewLists() *ratelimit.Limiter { return ratelimit.New(time.Hour, maxKeys) }
 
 const listPerHour = 200

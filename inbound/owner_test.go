@@ -194,7 +194,7 @@ func TestSuspect(t *testing.T) {
 func TestReplyAddress(t *testing.T) {
 	h := open(t, func(p *Policy) {
 		p.Aliases = table(t, &config.Alias{Key: "me", To: []string{"ada@b.example"}})
-		p.Judge = NewJudge(&config.Config{Policy: config.Policy{DMARC: "enforce"}}, new(Lists))
+		p.Judge = NewJudge(&config.Config{Policy: config.Policy{DMARC: "enforce"}}, NewLists())
 	})
 	const to = "reply-abcdefghijklmnopqrstuvwxyz@mx.example.org"
 	for _, tt := range []struct{ name, sender, from, to, rcpt, data string }{

@@ -88,11 +88,14 @@ type Server struct {
 	inFlight atomic.Int64 // octets of messages that are here now
 	senders  *ratelimit.Limiter
 	aliases  *ratelimit.Limiter
-	returns  budget    // bounces to each return path
-	hidden   hourglass // of the warning about hidden clients
+	returns  *ratelimit.Limiter // bounces to each return path
+	hidden   hourglass          // of the warning about hidden clients
 	smtp     *smtp.Server
 	ctx      context.Context // of the deliveries; ends after the grace time
 }
+
+// maxKeys bounds what each limit remembers: domains, aliases, return paths.
+const maxKeys = 100_000
 
 // grace is how long a message may take to find its owner after the server was
 // told to stop: under the 90 s after which most supervisors kill.
@@ -106,7 +109,8 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	defer cancel()
 	s.ctx = deliveries
 	s.clients = newClients()
-	s.senders, s.aliases = ratelimit.New(time.Minute, maxBudgets), ratelimit.New(time.Minute, maxBudgets)
+	s.senders, s.aliases = ratelimit.New(time.Minute, maxKeys), ratelimit.New(time.Minute, maxKeys)
+	s.returns = ratelimit.New(24*time.Hour, maxKeys)
 	s.smtp = smtp.NewServer(smtp.BackendFunc(s.session))
 	s.smtp.MaxLineLength = blockSize // conn has stricter ones (DEPENDENCIES.md B4)
 	s.smtp.Domain = s.Policy().Hostname.String()

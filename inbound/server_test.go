@@ -125,7 +125,7 @@ func testPolicy(t testing.TB) *Policy {
 		Replies:  replyaddr.New([]address.Domain{"mx.example.org"}, replies{}, new(replyaddr.Uses)),
 		Marker:   loop.Marker{Secrets: []string{testSecret}},
 		Verifier: &mailauth.Verifier{Resolver: testZone(t), Hostname: cfg.Hostname, Loopback: true},
-		Judge:    NewJudge(cfg, new(Lists)),
+		Judge:    NewJudge(cfg, NewLists()),
 	}
 }
 

@@ -171,7 +171,7 @@ func (s *session) bounce(tx *transaction, to address.Mailbox) (message.Recipient
 		return message.Recipient{}, err
 	}
 	limit := tx.policy.Limits.ReturnPathPerDay
-	if !s.c.server.returns.spend(to.Fold().String(), limit, 24*time.Hour, tx.arrived) {
+	if !s.c.server.returns.Allow(to.Fold().String(), limit, tx.arrived) {
 		return message.Recipient{}, reply.New(450, "4.2.1", "<%s>: has had its %d bounces for today", to, limit) // S5
 	}
 	match, err := tx.home(sender)

@@ -32,6 +32,7 @@ import (
 	"onward/internal/problem"
 	"onward/internal/proxyproto"
 	"onward/internal/queue"
+	"onward/internal/ratelimit"
 	"onward/internal/replyaddr"
 	"onward/internal/resolver"
 	"onward/internal/returnpath"
@@ -51,7 +52,7 @@ type daemon struct {
 	metrics   *status.Metrics
 	listening []netip.AddrPort // our listeners
 	keeper    atomic.Pointer[certificate.Keeper]
-	lists     inbound.Lists
+	lists     *ratelimit.Limiter
 	uses      replyaddr.Uses
 	broken    atomic.Pointer[string] // why the configuration on disk is not in force; nil when it is
 	current   atomic.Pointer[running]
@@ -88,7 +89,7 @@ func start(ctx context.Context, cfg *config.Config, table *alias.Table, log *slo
 
 // newDaemon opens the state and builds what the configuration describes.
 func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, listeners []net.Listener, log *slog.Logger) (*daemon, error) {
-	d := &daemon{log: log, metrics: status.NewMetrics(smtpclient.Operator)}
+	d := &daemon{log: log, lists: inbound.NewLists(), metrics: status.NewMetrics(smtpclient.Operator)}
 	for _, l := range listeners {
 		if tcp, ok := l.Addr().(*net.TCPAddr); ok {
 			d.listening = append(d.listening, tcp.AddrPort())
@@ -308,7 +309,7 @@ func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, erro
 		Replies:     book,
 		Marker:      loop.Marker{Secrets: secrets},
 		Verifier:    &mailauth.Verifier{Resolver: dns, Hostname: cfg.Hostname, Loopback: cfg.Delivery.AllowPrivate},
-		Judge:       inbound.NewJudge(cfg, &d.lists),
+		Judge:       inbound.NewJudge(cfg, d.lists),
 		Lists:       blocklists,
 		Rspamd:      spam,
 		AutoReplies: cfg.SRS.AutoReplies,

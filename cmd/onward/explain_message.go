@@ -146,7 +146,7 @@ func (j *judgement) judge(ctx context.Context, dns resolver.Resolver, sender mai
 		j.decision = inbound.Decision{Reply: r, Why: r.Text}
 		return nil
 	}
-	j.decision = inbound.NewJudge(j.site.config, new(inbound.Lists)).Decide(j.verdict, inbound.ListID(j.message))
+	j.decision = inbound.NewJudge(j.site.config, inbound.NewLists()).Decide(j.verdict, inbound.ListID(j.message))
 	return nil
 }
 
