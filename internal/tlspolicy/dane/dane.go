@@ -10,10 +10,12 @@ package dane
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +30,14 @@ const (
 	full, sha2256, sha2512   = 0, 1, 2
 )
 
+// Bounds of what a stranger's host and DNS make us compute. The handshake holds
+// the keys of the certificates shown to the same number of bits.
+const (
+	maxRecords = 16
+	maxShown   = 10
+	maxRSABits = 8192
+)
+
 // ErrMismatch means that no record vouches for the certificate that was shown.
 // Every other error of Verify is about a chain that a record does vouch for,
 // as package x509 has it.
@@ -35,7 +45,7 @@ var ErrMismatch = errors.New("no TLSA record matches the certificate")
 
 // Usable returns the records that can be held against a certificate. Where two
 // differ in their digest only, the weaker is left out, as whoever could forge
-// it would (RFC 7671 9).
+// it would (RFC 7671 9). Of what is left the first 16 count.
 func Usable(records []resolver.TLSA) []resolver.TLSA {
 	type kind struct{ usage, selector uint8 }
 	strong := map[kind]bool{}
@@ -46,9 +56,10 @@ func Usable(records []resolver.TLSA) []resolver.TLSA {
 			strong[kind{r.Usage, r.Selector}] = strong[kind{r.Usage, r.Selector}] || r.Matching == sha2512
 		}
 	}
-	return slices.DeleteFunc(good, func(r resolver.TLSA) bool {
+	good = slices.DeleteFunc(good, func(r resolver.TLSA) bool {
 		return r.Matching == sha2256 && strong[kind{r.Usage, r.Selector}]
 	})
+	return good[:min(len(good), maxRecords)]
 }
 
 // usable reports whether r is understood and not damaged.
@@ -63,18 +74,25 @@ func usable(r resolver.TLSA) bool {
 		return len(r.Data) == sha512.Size
 	case full:
 		if r.Selector == selectorCert {
-			_, err := x509.ParseCertificate(r.Data)
-			return err == nil
+			cert, err := x509.ParseCertificate(r.Data)
+			return err == nil && bearable(cert.PublicKey)
 		}
-		_, err := x509.ParsePKIXPublicKey(r.Data)
-		return err == nil
+		key, err := x509.ParsePKIXPublicKey(r.Data)
+		return err == nil && bearable(key)
 	}
 	return false
 }
 
+// bearable reports whether verifying one signature with key takes little time.
+func bearable(key any) bool {
+	k, ok := key.(*rsa.PublicKey)
+	return !ok || k.N.BitLen() <= maxRSABits
+}
+
 // Verify holds the certificates that a host has shown, its own first, against
 // usable records. names are those that the host may have, for records that
-// vouch for its issuer (RFC 7672 3.2.2).
+// vouch for its issuer (RFC 7672 3.2.2); no chain of more than 10 is held
+// against those.
 func Verify(records []resolver.TLSA, names []string, shown []*x509.Certificate, now time.Time) error {
 	if len(shown) == 0 {
 		return ErrMismatch
@@ -83,6 +101,9 @@ func Verify(records []resolver.TLSA, names []string, shown []*x509.Certificate, 
 		if r.Usage == usageEE && matches(r, shown[0]) {
 			return nil
 		}
+	}
+	if len(shown) > maxShown {
+		return fmt.Errorf("a chain of %d certificates, over %d", len(shown), maxShown)
 	}
 	anchors := anchors(records, shown)
 	if len(anchors) == 0 {
@@ -131,6 +152,9 @@ func anchors(records []resolver.TLSA, shown []*x509.Certificate) []*x509.Certifi
 	return found
 }
 
+// forever is past the end of every certificate (RFC 5280 4.1.2.5).
+var forever = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+
 // held returns the issuer that r holds: as it is, or for a bare key one for
 // each name under which that key may have issued what was shown.
 func held(r resolver.TLSA, shown []*x509.Certificate) []*x509.Certificate {
@@ -146,13 +170,18 @@ func held(r resolver.TLSA, shown []*x509.Certificate) []*x509.Certificate {
 		return nil
 	}
 	var issuers []*x509.Certificate
+	names := map[string]bool{}
 	for _, cert := range shown {
+		if names[string(cert.RawIssuer)] {
+			continue
+		}
+		names[string(cert.RawIssuer)] = true
 		issuers = append(issuers, &x509.Certificate{
 			Raw:        slices.Concat(r.Data, cert.RawIssuer), // tells issuers apart in a pool
 			RawSubject: cert.RawIssuer, Subject: cert.Issuer,
 			PublicKey: key, PublicKeyAlgorithm: x509.RSA, // any but unknown: the key itself says
 			Version: 3, IsCA: true, BasicConstraintsValid: true, MaxPathLen: -1,
-			NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+			NotAfter: forever, // a key has no dates
 		})
 	}
 	return issuers
