@@ -2,11 +2,14 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"time"
+	"unicode/utf16"
 
 	"github.com/spf13/cobra"
 
@@ -62,10 +65,32 @@ func (s *site) resolver(zone string) (resolver.Resolver, error) {
 
 // printJSON prints data for programs.
 func printJSON(w io.Writer, data any) error {
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(printable{w})
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(data)
+}
+
+// A printable passes JSON on, with every character escaped that a terminal might
+// obey or hide: encoding/json leaves DEL, the C1 controls and those that turn the
+// direction as they are. Each write is whole.
+type printable struct{ io.Writer }
+
+func (p printable) Write(b []byte) (int, error) {
+	var out bytes.Buffer
+	for _, r := range string(b) {
+		switch {
+		case r == '\n' || strconv.IsPrint(r):
+			out.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&out, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&out, `\u%04x`, r)
+		}
+	}
+	_, err := p.Writer.Write(out.Bytes())
+	return len(b), err
 }
 
 // printPage prints an explanation for people, in colour on a terminal only.

@@ -217,7 +217,7 @@ func (l *logView) print(events []journal.Event) error {
 
 // printLine prints data on one line.
 func printLine(w io.Writer, data any) error {
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(printable{w})
 	e.SetEscapeHTML(false)
 	return e.Encode(data)
 }

@@ -57,7 +57,7 @@ func newLog(w *os.File, form string) (*slog.Logger, error) {
 	case form == "text" || form == "" && term.IsTerminal(int(w.Fd())):
 		return slog.New(slog.NewTextHandler(w, nil)), nil
 	case form == "json" || form == "":
-		return slog.New(slog.NewJSONHandler(w, nil)), nil
+		return slog.New(slog.NewJSONHandler(printable{w}, nil)), nil
 	}
 	return nil, misuse{fmt.Errorf("--log %q: the forms are text and json", form)}
 }

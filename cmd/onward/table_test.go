@@ -3,7 +3,10 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
+	"io"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -170,6 +173,26 @@ func TestSpan(t *testing.T) {
 	for n, want := range map[int64]string{0: "0 octets", 1023: "1023 octets", 1536: "1.5 KiB", 3 << 20: "3.0 MiB", 5 << 30: "5.0 GiB"} {
 		if got := status.Octets(n); got != want {
 			t.Errorf("octets(%d) = %s, want %s", n, got, want)
+		}
+	}
+}
+
+// TestPrintable holds that JSON of ours says the same and moves no terminal.
+func TestPrintable(t *testing.T) {
+	want := map[string]string{"text": "a\x7fb\u009b2Jc\u202ed\u2028e 王 🔬 \U000e0001 \"\n<>"}
+	for name, print := range map[string]func(io.Writer, any) error{"page": printJSON, "line": printLine} {
+		var b bytes.Buffer
+		if err := print(&b, want); err != nil {
+			t.Fatal(err)
+		}
+		var got map[string]string
+		if err := json.Unmarshal(b.Bytes(), &got); err != nil || got["text"] != want["text"] {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+		for _, r := range strings.ReplaceAll(b.String(), "\n", "") {
+			if !strconv.IsPrint(r) {
+				t.Errorf("%s: %q in %q", name, r, b.String())
+			}
 		}
 	}
 }

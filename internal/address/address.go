@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
@@ -209,6 +210,9 @@ func cutLocal(s string) (local, rest string, err error) {
 	if !utf8.ValidString(s) {
 		return "", "", ErrNoUTF8
 	}
+	if strings.ContainsFunc(s, deceives) {
+		return "", "", errors.New("a character that is not to be seen")
+	}
 	if strings.HasPrefix(s, `"`) {
 		return cutQuoted(s)
 	}
@@ -228,6 +232,12 @@ func cutLocal(s string) (local, rest string, err error) {
 		}
 	}
 	return local, s[end:], nil
+}
+
+// deceives reports whether a character beyond ASCII is a control, ends a line, or
+// turns the direction of what stands around it.
+func deceives(r rune) bool {
+	return r >= utf8.RuneSelf && (unicode.Is(unicode.Cc, r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r))
 }
 
 // cutQuoted reads a quoted string (RFC 5321 4.1.2 Quoted-string). The empty

@@ -133,3 +133,18 @@ func TestRegistered(t *testing.T) {
 		}
 	}
 }
+
+// TestDeceives holds that what a terminal would obey, or what shows an address
+// other than it is, is no address.
+func TestDeceives(t *testing.T) {
+	for _, s := range []string{"\u009b2Ja@example.org", "a\u0085b@example.org", "gro.\u202eb@example.org", "\"a\u2028b\"@example.org", "a\u2066@example.org"} {
+		if m, err := Parse(s); err == nil {
+			t.Errorf("%q is %q", s, m)
+		}
+	}
+	for _, s := range []string{"ada.ü@example.org", "علی\u200cرضا@example.org", "王@example.org"} {
+		if _, err := Parse(s); err != nil {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+}
