@@ -41,6 +41,7 @@ type attempt struct {
 	out    smtpclient.Outcome
 	lease  lease
 	broken error // what the bytes of the message ended with, if not with io.EOF
+	fair   bool  // it was asked, and neither trouble of ours nor our own end spoilt that
 }
 
 // attempt tries one item and puts what comes of it on the disk. A panic in it is
@@ -130,7 +131,7 @@ func (g *guarded) Read(p []byte) (int, error) {
 func (a *attempt) conclude(ctx context.Context) {
 	now := a.clock()
 	tried := a.item.Tried
-	if a.out.Tried {
+	if a.fair = a.out.Tried && a.broken == nil && ctx.Err() == nil; a.fair {
 		tried++
 	}
 	switch out := a.out; {
@@ -140,7 +141,7 @@ func (a *attempt) conclude(ctx context.Context) {
 		a.hold(ctx, a.broken.Error())
 	case out.Result == smtpclient.Refused:
 		a.fail(ctx, now, false)
-	case expired(a.item.Expires, tried, now):
+	case a.fair && expired(a.item.Expires, tried, now):
 		a.fail(ctx, now, true)
 	default:
 		a.postpone(ctx, nextAttempt(out, tried, now))
@@ -219,7 +220,7 @@ func (a *attempt) record(next time.Time) store.Attempt {
 	if !a.out.Tried && a.item.Said != "" { // what the destination said is why it waits
 		host, said = a.item.Host, a.item.Said
 	}
-	return store.Attempt{Tried: a.out.Tried, Next: next, Paused: a.out.Limited, Host: host, Said: said}
+	return store.Attempt{Tried: a.fair, Next: next, Paused: a.out.Limited, Host: host, Said: said}
 }
 
 // settle puts the end of an attempt on the disk and then tells of it. When that

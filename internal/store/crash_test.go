@@ -233,7 +233,7 @@ func lifeOfMail(s *store.Store, l *ledger, checkpoint func()) {
 			return
 		}
 		if l.write(item.Message, "held 1/1 451 later", func() error { return s.SetAside(ctx, item, "five days", later) }) == nil &&
-			l.write(item.Message, "waiting 1/1 451 later", func() error { return s.Retry(ctx, item.ID, start) }) == nil {
+			l.write(item.Message, "waiting 0/1 451 later", func() error { return s.Retry(ctx, item.ID, start) }) == nil {
 			l.write(item.Message, "nothing", func() error { return s.Drop(ctx, item.ID, start) })
 		}
 	})

@@ -87,11 +87,12 @@ func (s *Store) Hold(ctx context.Context, id int64, now time.Time, reason string
 	})
 }
 
-// Retry makes an item due at now. A held one is released, and one that was refused
-// in the session is tried after all.
+// Retry makes an item due at now. A held one is released and has all its real
+// attempts before it again, lest the first in vain end what somebody let go; one
+// that was refused in the session is tried after all.
 func (s *Store) Retry(ctx context.Context, id int64, now time.Time) error {
 	return s.operate(ctx, id, now, func(tx *database.Tx, _ *Item) error {
-		const retry = `UPDATE item SET state = 'waiting', reason = '', refused = 0, unfinished = 0, paused = 0, next = ?, owner = '', lease_until = 0 WHERE id = ?`
+		const retry = `UPDATE item SET tried = CASE state WHEN 'held' THEN 0 ELSE tried END, state = 'waiting', reason = '', refused = 0, unfinished = 0, paused = 0, next = ?, owner = '', lease_until = 0 WHERE id = ?`
 		_, err := tx.Exec(retry, toMicro(now), id)
 		return err
 	})

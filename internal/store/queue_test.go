@@ -391,6 +391,24 @@ func TestOperator(t *testing.T) {
 	if got := item(t, s, a[0].ID); got.State != store.Waiting || got.Reason != "" || !got.Next.Equal(start.Add(minute)) {
 		t.Errorf("released: %+v", got)
 	}
+	tried := due(t, s, "example.org", start.Add(minute))[0]
+	if !begin(t, s, tried, start.Add(minute), "x") {
+		t.Fatal("not begun")
+	}
+	if err := s.Postpone(t.Context(), tried, store.Attempt{Tried: true, Next: start}); err != nil {
+		t.Fatal(err)
+	}
+	for want := 1; want >= 0; want-- { // a release, unlike a look before its time, gives it all its attempts again
+		if err := s.Retry(t.Context(), tried.ID, start); err != nil {
+			t.Fatal(err)
+		}
+		if got := item(t, s, tried.ID); got.Tried != want {
+			t.Errorf("tried %d times, want %d", got.Tried, want)
+		}
+		if err := s.Hold(t.Context(), tried.ID, start, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, i := range append(a, b...) {
 		if err := s.Drop(t.Context(), i.ID, start); err != nil {
 			t.Error(err)
