@@ -2,6 +2,7 @@ package smtpclient
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -41,10 +42,14 @@ func limits(rest scope) verdict { return verdict{rest: rest} }
 type fault struct {
 	code   string         // how the code begins
 	status string         // the enhanced code after its first digit; "7." means all of subject 7
-	step   string         // where it was said
+	step   string         // where it was said, one or more
 	text   *regexp.Regexp // found in the text
 	verdict
 }
+
+// envelope is where the sender that is spoken of is our return path: a name of
+// ours, or none. Many servers say at RCPT what they think of MAIL.
+const envelope = stepMAIL + " " + stepRCPT
 
 // faults is DESIGN.md 9.8 and STANDARDS.md 3.1: what answers look like, where an
 // empty column fits anything, and what they mean. It goes by first digit and
@@ -63,12 +68,15 @@ var faults = []fault{
 	{"4", "7.0", "", tooManyConnections, byDigit}, // 421 4.7.0 Error: too many connections; leave takes some away
 
 	// About us: our encryption, our names in the DNS, the reputation of our address.
-	{"530", "", "", nil, aboutUs},     // 530 5.7.0 Must issue a STARTTLS command first
-	{"", "7.10", "", nil, aboutUs},    // 523 5.7.10 no commands allowed to pipeline after STARTTLS
-	{"", "7.", "", wantsTLS, aboutUs}, // 421 4.7.0 TLS required for RCPT domain; 421 4.7.29
-	{"", "7.23", "", nil, aboutUs},    // 451 4.7.23 no PTR record, or it does not lead back
-	{"", "7.24", "", nil, aboutUs},    // 451 4.7.24 suspicious SPF record
-	{"", "7.25", "", nil, aboutUs},    // 550 5.7.25 no PTR record
+	{"530", "", "", nil, aboutUs},         // 530 5.7.0 Must issue a STARTTLS command first
+	{"", "7.10", "", nil, aboutUs},        // 523 5.7.10 no commands allowed to pipeline after STARTTLS
+	{"", "7.", "", wantsTLS, aboutUs},     // 421 4.7.0 TLS required for RCPT domain; 421 4.7.29
+	{"", "7.23", "", nil, aboutUs},        // 451 4.7.23 no PTR record, or it does not lead back
+	{"", "7.24", "", nil, aboutUs},        // 451 4.7.24 suspicious SPF record
+	{"", "7.25", "", nil, aboutUs},        // 550 5.7.25 no PTR record
+	{"5", "1.7", envelope, nil, aboutUs},  // 553 5.1.7 Bad sender address syntax
+	{"5", "1.8", envelope, nil, aboutUs},  // 550 5.1.8 Sender address rejected: Domain not found
+	{"5", "7.27", envelope, nil, aboutUs}, // 550 5.7.27 Sender address has null MX
 	{"", "7.", "", contentList, byDigit},
 	{"", "7.", "", blocklist, aboutUs}, // 554 5.7.1 blocked using zen.spamhaus.org
 	{"", "0.", "", contentList, byDigit},
@@ -133,7 +141,7 @@ func (f *fault) fits(step string, said *reply.Reply) bool {
 	switch {
 	case !strings.HasPrefix(strconv.Itoa(said.Code), f.code):
 		return false
-	case f.step != "" && f.step != step:
+	case f.step != "" && !slices.Contains(strings.Fields(f.step), step):
 		return false
 	case strings.HasSuffix(f.status, ".") && !strings.HasPrefix(status, f.status):
 		return false

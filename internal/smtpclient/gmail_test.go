@@ -47,6 +47,13 @@ var destinationSays = []struct{ step, said, want string }{
 	{".", "451 4.7.24 The SPF record of the sending domain has one or more suspicious entries", "deferred us warn"},
 	{".", "550 5.7.24 The SPF record of the sending domain has one or more suspicious entries", "deferred us warn"},
 	{".", "550 5.7.25 The IP address sending this message does not have a PTR record setup", "deferred us warn"},
+	// The domain of our return path, where only that can be meant.
+	{"MAIL", "550 5.1.8 Domain of sender address does not exist", "deferred us warn"},
+	{"RCPT", "553 5.1.8 <ada@onward.test>: Sender address rejected: Domain not found", "deferred us warn"},
+	{"MAIL", "501 5.1.7 Bad sender address syntax", "deferred us warn"},
+	{"RCPT", "550 5.7.27 <ada@onward.test>: Sender address rejected: Domain does not accept mail (nullMX)", "deferred us warn"},
+	{".", "550 5.1.8 Domain of the From address does not exist", "refused"},
+	{"RCPT", "550 5.1.10 Recipient domain has null MX", "refused"},
 	// Unauthenticated, for now: defer, alert.
 	{".", "451 4.7.26 Unauthenticated email from example.net is not accepted due to domain's DMARC policy, but temporary DNS failures prevent authentication", "deferred warn"},
 	{".", "421 4.7.26 This mail has been rate limited because it is unauthenticated", "deferred warn"},

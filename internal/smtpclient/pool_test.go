@@ -259,8 +259,8 @@ func TestReusedIsDead(t *testing.T) {
 		w := newWorld(t)
 		w.share(t, nil)
 		w.deliver(t, "joe@example.org")
-		w.sink.Answer("MAIL", "550 5.1.8 bad sender")
-		want(t, w.Deliver(t.Context(), to("joe@example.org", short)), smtpclient.Refused, "550 5.1.8", "MAIL")
+		w.sink.Answer("MAIL", "550 5.7.1 bad sender")
+		want(t, w.Deliver(t.Context(), to("joe@example.org", short)), smtpclient.Refused, "550 5.7.1", "MAIL")
 		w.settled(t, 2)
 	})
 	t.Run("dies later", func(t *testing.T) { // that is an attempt
