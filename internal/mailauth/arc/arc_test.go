@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -252,6 +253,53 @@ func TestDNSWaitsTogether(t *testing.T) {
 		defer cancel()
 		if got, _ := verify(ctx, t, parse(t, text), slow{zone}); got.Result != arc.TempError {
 			t.Errorf("at the deadline: %s (%s)", got.Result, got.Reason)
+		}
+	})
+}
+
+// mute has no answer for any name but one, and counts who waits.
+type mute struct {
+	resolver.Resolver
+	but                  string
+	asked, waiting, most atomic.Int32
+}
+
+func (m *mute) Lookup(ctx context.Context, name string, t resolver.Type) (*resolver.Answer, error) {
+	if name == m.but {
+		return m.Resolver.Lookup(ctx, name, t)
+	}
+	m.asked.Add(1)
+	n := m.waiting.Add(1)
+	defer m.waiting.Add(-1)
+	for most := m.most.Load(); n > most && !m.most.CompareAndSwap(most, n); most = m.most.Load() {
+	}
+	time.Sleep(time.Second)
+	return nil, &resolver.Error{Name: name, Type: t, Kind: resolver.ErrTemporary}
+}
+
+// TestMuteChain: fifty sets whose newest is good, with a name server that keeps
+// silent about all others, take few of the lookups that others need.
+func TestMuteChain(t *testing.T) {
+	hops, dns := newHops(t)
+	many := make([]hop, arc.MaxSets)
+	name := func(h hop) string { return h.selector + "._domainkey." + h.domain }
+	for i := range many {
+		many[i] = hop{fmt.Sprintf("d%d.example", i+1), "s", hops[0].key}
+		dns[name(many[i])] = dns[name(hops[0])]
+	}
+	zone := zoneOf(t, dns)
+	text := sealed(t, many, zone, arc.MaxSets)
+	if got, _ := verify(t.Context(), t, parse(t, text), zone); got.Result != arc.Pass || len(got.Sets) != arc.MaxSets {
+		t.Fatalf("%s (%s)", got.Result, got.Reason)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		m := &mute{Resolver: zone, but: name(many[arc.MaxSets-1])}
+		got, _ := verify(t.Context(), t, parse(t, text), m)
+		if got.Result != arc.TempError || !strings.HasPrefix(got.Reason, "seal of set 49 (") {
+			t.Errorf("%s (%s)", got.Result, got.Reason)
+		}
+		if m.asked.Load() > 8 || m.most.Load() > 8 {
+			t.Errorf("asked %d times, %d at once", m.asked.Load(), m.most.Load())
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"onward/internal/mailauth/dkim"
@@ -14,7 +15,8 @@ import (
 
 // Finish verifies a chain, after the bodies given to Prepare have been read.
 // It asks for the keys of the newest set, and only when its message signature
-// verifies for all others, together. Expiry is judged at now.
+// verifies for others, a few sets together, until one does not verify. Expiry is
+// judged at now.
 func (c *Chain) Finish(ctx context.Context, r resolver.Resolver, now time.Time) Result {
 	v := verifier{chain: c, resolver: r, now: now, keys: map[keyName]keyAnswer{}}
 	v.result = Result{Result: None, Sets: c.report()}
@@ -68,8 +70,7 @@ func (v *verifier) verify(ctx context.Context) {
 		return
 	}
 	oldest := v.oldestBody()
-	v.fetch(ctx, v.restKeys(oldest)...)
-	if v.checkSeals(); v.result.Result != None {
+	if v.checkSeals(ctx, oldest); v.result.Result != None {
 		return
 	}
 	v.end(Pass, "")
@@ -103,15 +104,25 @@ func (v *verifier) checkMessage(i int) {
 	v.check(&v.result.Sets[i].Message, v.messageKey(i), digest, m.Value)
 }
 
-// checkSeals verifies all seals. One that is wrong decides before one whose key
-// is not to be had, and a newer one before an older one.
-func (v *verifier) checkSeals() {
-	for i, digest := range v.chain.sealDigests() {
-		s := &v.result.Sets[i].Seal
-		v.check(s, v.sealKey(i), digest, v.chain.sets[i].seal.value)
-		if s.Result == dkim.TempError && v.result.Result == Fail || s.Result == dkim.Pass {
-			continue
+// checkSeals verifies the seals, newest first, and gets all keys from oldest. It
+// stops asking for keys when a seal does not verify. Of those that keys are there
+// for, one that is wrong decides before one whose key is not to be had, and a newer
+// one before an older one.
+func (v *verifier) checkSeals(ctx context.Context, oldest int) {
+	digests := v.chain.sealDigests()
+	for i := len(digests) - 1; i >= 0 && v.result.Result == None; {
+		for end := v.fetchFrom(ctx, i, oldest); i > end; i-- {
+			v.checkSeal(i, digests[i])
 		}
+	}
+}
+
+func (v *verifier) checkSeal(i int, digest [sha256.Size]byte) {
+	s := &v.result.Sets[i].Seal
+	v.check(s, v.sealKey(i), digest, v.chain.sets[i].seal.value)
+	switch {
+	case s.Result == dkim.Pass:
+	case v.result.Result == None, v.result.Result == TempError && s.Result != dkim.TempError:
 		v.endWith(i, "seal", *s)
 	}
 }
@@ -180,15 +191,34 @@ func (v *verifier) messageKey(i int) keyName {
 	return keyName{v.chain.sets[i].message.Selector, v.chain.sets[i].message.Domain}
 }
 
-// restKeys returns the keys of all seals, and of message signatures from oldest.
-func (v *verifier) restKeys(oldest int) []keyName {
+// maxLookups is the most keys asked for at once: each may be a lookup that the
+// server of a stranger keeps open.
+const maxLookups = 8
+
+// fetchFrom gets the keys of set i and of older ones, as many sets as maxLookups
+// allows, and returns the next. A message signature older than oldest needs none.
+func (v *verifier) fetchFrom(ctx context.Context, i, oldest int) int {
 	var names []keyName
-	for i := range v.chain.sets {
-		if names = append(names, v.sealKey(i)); i >= oldest {
-			names = append(names, v.messageKey(i))
+	for ; i >= 0; i-- {
+		more := v.unknown(names, v.sealKey(i))
+		if i >= oldest {
+			more = v.unknown(more, v.messageKey(i))
 		}
+		if len(more) > maxLookups {
+			break
+		}
+		names = more
 	}
-	return names
+	v.fetch(ctx, names...)
+	return i
+}
+
+// unknown returns names and another, unless that is there or known already.
+func (v *verifier) unknown(names []keyName, name keyName) []keyName {
+	if _, known := v.keys[name]; known || slices.Contains(names, name) {
+		return names
+	}
+	return append(names, name)
 }
 
 // fetch asks for the keys not yet known, all at once.
