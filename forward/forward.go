@@ -101,6 +101,7 @@ type mail struct {
 	msg        *message.Message
 	route      Route
 	proof      *dkim.Proof
+	body       *dkim.BodyHash    // in relaxed form; nil when nothing is signed
 	signatures map[signed][]byte // ours, each made once
 	deliveries []*delivery
 }

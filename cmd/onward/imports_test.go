@@ -32,7 +32,7 @@ var rows = [][]string{
 var mayImport = map[string][]string{
 	"blitiri.com.ar/go/spf":            {"internal/mailauth/spf"},
 	"github.com/emersion/go-message":   {"internal/dsn"},
-	"github.com/emersion/go-msgauth":   {"internal/signing", "internal/testmail"},
+	"github.com/emersion/go-msgauth":   {"internal/testmail"},
 	"github.com/caddyserver/certmagic": {"internal/certificate"},
 	"github.com/libdns/libdns":         {"internal/certificate"},
 	"go.uber.org/zap":                  {"internal/certificate"},

@@ -18,16 +18,18 @@ import (
 
 // A kind is one of the algorithms we sign with.
 type kind struct {
-	suffix   string // of the selector
-	generate func() (crypto.Signer, error)
-	check    func(crypto.Signer) error // whether a key is of this kind
+	suffix    string // of the selector
+	algorithm dkim.Algorithm
+	generate  func() (crypto.Signer, error)
+	check     func(crypto.Signer) error // whether a key is of this kind
 }
 
 // rsaBits is the size that K8 wants.
 const rsaBits = 2048
 
 var ofRSA = kind{
-	generate: func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, rsaBits) },
+	algorithm: dkim.RSASHA256,
+	generate:  func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, rsaBits) },
 	check: func(private crypto.Signer) error {
 		k, ok := private.(*rsa.PrivateKey)
 		if !ok || k.N.BitLen() < rsaBits || k.N.BitLen() > dkim.MaxRSABits {
@@ -38,7 +40,8 @@ var ofRSA = kind{
 }
 
 var ofEd25519 = kind{
-	suffix: "-ed25519",
+	suffix:    "-ed25519",
+	algorithm: dkim.Ed25519SHA256,
 	generate: func() (crypto.Signer, error) {
 		_, private, err := ed25519.GenerateKey(rand.Reader)
 		return private, err

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"onward/internal/address"
+	"onward/internal/mailauth/dkim"
 )
 
 // Settings are what the configuration says about our keys.
@@ -71,7 +72,7 @@ func (k *Keys) Signer(domain address.Domain) (*Signer, error) {
 	}
 	s := &Signer{domain: domain.String()}
 	for _, kind := range kinds {
-		key := key{selector: k.settings.Selector + kind.suffix}
+		key := key{selector: k.settings.Selector + kind.suffix, algorithm: kind.algorithm}
 		var err error
 		if key.private, err = k.private(key.name(s.domain), kind); err != nil {
 			return nil, fmt.Errorf("DKIM key of %s: %w", domain, err)
@@ -107,8 +108,9 @@ func (k *Keys) private(name string, kind kind) (crypto.Signer, error) {
 
 // A key is a private key, and the selector its public half is published under.
 type key struct {
-	selector string
-	private  crypto.Signer
+	selector  string
+	algorithm dkim.Algorithm
+	private   crypto.Signer
 }
 
 // name returns the DNS name of its record (RFC 6376 3.6.2.1).

@@ -2,9 +2,10 @@ package signing_test
 
 import (
 	"bytes"
-	"errors"
+	"crypto/sha256"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	library "github.com/emersion/go-msgauth/dkim"
 
 	"onward/internal/address"
 	"onward/internal/mailauth/arc"
@@ -70,6 +73,17 @@ func sign(t testing.TB, s *signing.Signer, raw string) (fields string, signed *m
 		t.Fatalf("%.200q: %v", raw, err)
 	}
 	return string(ours), m.With(append(ours, m.Header()...))
+}
+
+// digest is that of the body in relaxed form.
+func digest(t testing.TB, m *message.Message) [sha256.Size]byte {
+	t.Helper()
+	var bodies dkim.BodyHashes
+	body := signing.Ask(&bodies)
+	if err := bodies.Read(m.Body()); err != nil {
+		t.Fatal(err)
+	}
+	return body.Sum
 }
 
 // ours returns the results of our signatures.
@@ -198,8 +212,8 @@ func TestOneForAllCopies(t *testing.T) {
 	}
 }
 
-// TestPeersVerify has python3-dkim and Mail::DKIM verify what we sign, over odd
-// messages and generated ones that others have signed.
+// TestPeersVerify has go-msgauth, python3-dkim and Mail::DKIM verify what we sign,
+// over odd messages and generated ones that others have signed.
 func TestPeersVerify(t *testing.T) {
 	s, z := newSigner(t, true)
 	var raws []string
@@ -223,6 +237,7 @@ func TestPeersVerify(t *testing.T) {
 		_, signed := sign(t, s, raw)
 		text, _ := io.ReadAll(signed.Reader())
 		fmt.Fprintf(&input, "%d\n%s", len(text), text)
+		byLibrary(t, s, text)
 		var beginnings []string
 		for _, r := range ours(t, z, signed) {
 			b, _ := r.Tags.Get("b")
@@ -267,8 +282,33 @@ func TestPeersVerify(t *testing.T) {
 	}
 }
 
-// TestCostlyHeader holds that a header which the library alone would need
-// seconds for costs next to nothing (DEPENDENCIES.md A3).
+// byLibrary holds that go-msgauth takes our signatures for good.
+func byLibrary(t *testing.T, s *signing.Signer, text []byte) {
+	t.Helper()
+	records := map[string][]string{}
+	for _, r := range s.Records() {
+		records[r.Name] = []string{r.Value}
+	}
+	found, err := library.VerifyWithOptions(bytes.NewReader(text), &library.VerifyOptions{
+		LookupTXT: func(name string) ([]string, error) {
+			if records[name] == nil {
+				return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+			}
+			return records[name], nil
+		}})
+	passed := 0
+	for _, v := range found {
+		if v.Domain == string(domain) && v.Err == nil {
+			passed++
+		}
+	}
+	if err != nil || passed != len(records) {
+		t.Errorf("go-msgauth takes %d of our signatures: %v\n%.2000s", passed, err, text)
+	}
+}
+
+// TestCostlyHeader holds that a header which some libraries need seconds for costs
+// next to nothing (DEPENDENCIES.md A3).
 func TestCostlyHeader(t *testing.T) {
 	s, z := newSigner(t, false)
 	for name, field := range map[string]string{
@@ -291,20 +331,17 @@ func TestCostlyHeader(t *testing.T) {
 func TestMemory(t *testing.T) {
 	s, z := newSigner(t, true)
 	const size = 50 << 20
-	for name, tt := range map[string]struct {
-		line string
-		err  error
-	}{
-		"text":        {strings.Repeat("x", 76) + "\r\n", nil},
-		"one line":    {"x", nil},
-		"spaces":      {strings.Repeat(" ", 900) + "x\r\n", nil},
-		"blank lines": {"\r\n", signing.ErrBlankLines},
-		"blank words": {" \r\n", signing.ErrBlankLines},
+	for name, line := range map[string]string{
+		"text":        strings.Repeat("x", 76) + "\r\n",
+		"one line":    "x",
+		"spaces":      strings.Repeat(" ", 900) + "x\r\n",
+		"blank lines": "\r\n",
+		"blank words": " \r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := message.NewBuffer(t.TempDir())
 			b.Write([]byte(letter + "\r\n"))
-			for block := []byte(strings.Repeat(tt.line, 1<<20/len(tt.line))); b.Size() < size; {
+			for block := []byte(strings.Repeat(line, 1<<20/len(line))); b.Size() < size; {
 				b.Write(block)
 			}
 			b.Write([]byte("end\r\n"))
@@ -315,17 +352,15 @@ func TestMemory(t *testing.T) {
 			defer m.Close()
 			var fields []byte
 			grown := growth(func() { fields, err = s.Sign(m) })
-			if !errors.Is(err, tt.err) {
-				t.Fatalf("%v", err)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if grown > 8<<20 { // garbage of the library that is not yet collected
+			if grown > 1<<20 {
 				t.Errorf("the heap grew by %d KiB", grown>>10)
 			}
-			if err == nil {
-				for _, r := range ours(t, z, m.With(append(fields, m.Header()...))) {
-					if r.Result != dkim.Pass {
-						t.Errorf("%s %s", r.Result, r.Reason)
-					}
+			for _, r := range ours(t, z, m.With(append(fields, m.Header()...))) {
+				if r.Result != dkim.Pass {
+					t.Errorf("%s %s", r.Result, r.Reason)
 				}
 			}
 		})
@@ -371,9 +406,6 @@ func TestUnreadableBody(t *testing.T) {
 	if fields, err := s.Sign(m); err == nil {
 		t.Errorf("signed %q", fields)
 	}
-	if set, err := s.Seal(m, arc.Result{Result: arc.None}, authres.Header{ID: "x"}, time.Now()); err == nil {
-		t.Errorf("sealed %q", set)
-	}
 }
 
 // TestSeal holds that a set on top of everything is a chain that passes, over
@@ -384,7 +416,7 @@ func TestSeal(t *testing.T) {
 	_, m := sign(t, s, letter+"\r\nHello\r\n \r\n")
 	for n := 1; n <= 3; n++ {
 		results := authres.Header{ID: domain.String(), Results: []authres.Result{{Method: "arc", Value: chain.Result}}}
-		set, err := s.Seal(m, chain, results, time.Now())
+		set, err := s.Seal(m.Fields(), digest(t, m), chain, results, time.Now())
 		if err != nil || set == nil {
 			t.Fatalf("%q, %v", set, err)
 		}

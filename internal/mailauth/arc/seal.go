@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"onward/internal/mailauth/authres"
@@ -71,7 +70,9 @@ func (s *Sealer) Seal(fields []message.Field, body [sha256.Size]byte, chain Resu
 	return append(append(set.seal, set.message...), set.results...), nil
 }
 
-// A newSet is a set that is being made, from results to seal.
+// A newSet is a set that is being made, from results to seal. A value of b= stays
+// whole, up to 688 octets for a key of 4096 bits: the seal covers the folds of the
+// message signature too, and some programs undo them.
 type newSet struct {
 	*Sealer
 	instance               int
@@ -80,25 +81,17 @@ type newSet struct {
 }
 
 // signMessage makes the message signature.
-func (n *newSet) signMessage(header *dkim.Header, body [sha256.Size]byte) error {
+func (n *newSet) signMessage(header *dkim.Header, body [sha256.Size]byte) (err error) {
 	names := n.Headers
 	if names == nil {
 		names = present(header)
 	}
-	field := func(value string) []byte {
-		return layOut("ARC-Message-Signature:", []string{
-			"a=rsa-sha256", "b=" + value, "bh=" + base64.StdEncoding.EncodeToString(body[:]),
-			"c=relaxed/relaxed", "d=" + n.Domain, "h=" + nameList(names),
-			fmt.Sprintf("i=%d", n.instance), "s=" + n.Selector, fmt.Sprintf("t=%d", n.time),
-		})
-	}
-	var text []byte
-	for _, i := range header.Select(-1, names) { // -1: the new field is not yet there
-		text = dkim.Relaxed.AppendField(text, header.Field(i).Raw)
-	}
-	digest := sha256.Sum256(dkim.Relaxed.AppendSigned(text, field("")))
-	value, err := n.signature(digest[:])
-	n.message = field(value)
+	n.message, err = dkim.Sign(n.Key, header, names, func(value string) []byte {
+		return dkim.LayOut("ARC-Message-Signature", // tags in the order of the alphabet, as the published suite has them
+			"a=rsa-sha256", "b="+value, "bh="+base64.StdEncoding.EncodeToString(body[:]),
+			"c=relaxed/relaxed", "d="+n.Domain, "h="+dkim.NameList(names),
+			fmt.Sprintf("i=%d", n.instance), "s="+n.Selector, fmt.Sprintf("t=%d", n.time))
+	})
 	return err
 }
 
@@ -106,10 +99,9 @@ func (n *newSet) signMessage(header *dkim.Header, body [sha256.Size]byte) error 
 // came before is in doubt (RFC 8617 5.1.2).
 func (n *newSet) sign(before *Chain, cv string) error {
 	field := func(value string) []byte {
-		return layOut("ARC-Seal:", []string{
-			"a=rsa-sha256", "b=" + value, "cv=" + cv, "d=" + n.Domain,
-			fmt.Sprintf("i=%d", n.instance), "s=" + n.Selector, fmt.Sprintf("t=%d", n.time),
-		})
+		return dkim.LayOut("ARC-Seal",
+			"a=rsa-sha256", "b="+value, "cv="+cv, "d="+n.Domain,
+			fmt.Sprintf("i=%d", n.instance), "s="+n.Selector, fmt.Sprintf("t=%d", n.time))
 	}
 	next := set{results: results{raw: n.results}, message: signature{raw: n.message}, seal: seal{raw: field("")}}
 	chain := Chain{sets: append(before.sets, next)}
@@ -117,14 +109,9 @@ func (n *newSet) sign(before *Chain, cv string) error {
 		chain.sets = []set{next}
 	}
 	digests := chain.sealDigests()
-	value, err := n.signature(digests[len(digests)-1][:])
-	n.seal = field(value)
+	value, err := n.Key.Sign(rand.Reader, digests[len(digests)-1][:], crypto.SHA256)
+	n.seal = field(base64.StdEncoding.EncodeToString(value))
 	return err
-}
-
-func (n *newSet) signature(digest []byte) (string, error) {
-	b, err := n.Key.Sign(rand.Reader, digest, crypto.SHA256)
-	return base64.StdEncoding.EncodeToString(b), err
 }
 
 // present returns the usual names as often as the message has each, and From
@@ -141,30 +128,4 @@ func present(header *dkim.Header) []string {
 		}
 	}
 	return names
-}
-
-// layOut writes a field with a tag to a line, in the order of the alphabet as
-// the published suite has them. Lines begin with a space and not a tab, as some
-// verifiers look for " i=1;". A value of b= stays whole, up to 688 octets for a
-// key of 4096 bits: the seal covers the message signature's folds too, and
-// some programs undo them.
-func layOut(name string, tags []string) []byte {
-	return []byte(name + " " + strings.Join(tags, ";\r\n ") + "\r\n")
-}
-
-// nameList returns names for h=, folded after a colon before column 78.
-func nameList(names []string) string {
-	var list strings.Builder
-	column := len(" h=")
-	for i, name := range names {
-		if i > 0 {
-			list.WriteByte(':')
-		}
-		if column += len(name) + 1; column > 78 {
-			list.WriteString("\r\n ")
-			column = len(name) + 2
-		}
-		list.WriteString(name)
-	}
-	return list.String()
 }

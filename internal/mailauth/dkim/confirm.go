@@ -3,7 +3,6 @@ package dkim
 import (
 	"bytes"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 
@@ -11,9 +10,9 @@ import (
 )
 
 // A Proof is what is needed to see whether the signatures that passed on arrival
-// pass on what goes out (DESIGN.md 9.4). Prove reads the body that all copies of
-// the message share; Confirm then costs a copy no more than its header. Nothing is
-// asked of the DNS, and times are not judged again: only bytes are.
+// pass on what goes out (DESIGN.md 9.4). Once the body that all copies of the
+// message share has been read, Confirm costs a copy no more than its header. Nothing
+// is asked of the DNS, and times are not judged again: only bytes are.
 type Proof struct {
 	passed []proven
 }
@@ -24,16 +23,16 @@ type proven struct {
 	body   *BodyHash
 }
 
-// Prove hashes the body of the outgoing copies, once for all signatures that
-// passed, and not at all when none did. An error is that of the reader.
-func Prove(results []Result, body io.Reader) (*Proof, error) {
-	p, bodies := &Proof{}, &BodyHashes{}
+// Prove asks bodies, which is then to read the body of the outgoing copies, for the
+// hashes of all signatures that passed.
+func Prove(results []Result, bodies *BodyHashes) *Proof {
+	p := &Proof{}
 	for i := range results {
 		if r := &results[i]; r.Result == Pass {
 			p.passed = append(p.passed, proven{r, bodies.Ask(r.Signature.Body, r.Signed)})
 		}
 	}
-	return p, bodies.Read(body)
+	return p
 }
 
 // A Survivor is a signature that passed on arrival, and what becomes of it.
