@@ -165,8 +165,8 @@ func TestAutoReplies(t *testing.T) {
 // for that, and nothing else does.
 func TestSuspect(t *testing.T) {
 	h := open(t, func(p *Policy) {
-		p.Aliases = table(t, &config.Alias{Key: "me", To: []string{"ada+work@gmail.com", "ada@other.example"}, Suspect: true},
-			&config.Alias{Key: "plain", To: []string{"ada@gmail.com"}})
+		p.Aliases = table(t, &config.Alias{Key: "me", To: []string{"ada+work@gmail.com", "ada@other.example"}, Rule: &config.Rule{Suspect: true}},
+			&config.Alias{Key: "plain", To: []string{"ada@gmail.com"}, Rule: &config.Rule{}})
 	})
 	for _, tt := range []struct{ alias, sender, from, want string }{
 		{"me", "a@b.example", "a@b.example", "[ada+work@gmail.com ada@other.example]"},
@@ -193,7 +193,7 @@ func TestSuspect(t *testing.T) {
 // alias, and from nobody else (DESIGN.md 9.5).
 func TestReplyAddress(t *testing.T) {
 	h := open(t, func(p *Policy) {
-		p.Aliases = table(t, &config.Alias{Key: "me", To: []string{"ada@b.example"}})
+		p.Aliases = table(t, &config.Alias{Key: "me", To: []string{"ada@b.example"}, Rule: &config.Rule{}})
 		p.Judge = NewJudge(&config.Config{Policy: config.Policy{DMARC: "enforce"}}, NewLists())
 	})
 	const to = "reply-abcdefghijklmnopqrstuvwxyz@mx.example.org"

@@ -104,11 +104,11 @@ func testPolicy(t testing.TB) *Policy {
 	t.Helper()
 	cfg := &config.Config{Policy: config.Policy{DMARC: "observe"}, Hostname: "mx.example.org"} // most messages of these tests have no From
 	table := table(t,
-		&config.Alias{Key: "me", To: []string{"ada@gmail.com"}},
-		&config.Alias{Key: "shop", To: []string{"ada@gmail.com"}, From: []string{"@shop.example"}},
-		&config.Alias{Key: "old", Reject: "moved, write to me@example.org"},
-		&config.Alias{Key: "trap", Discard: true},
-		&config.Alias{Key: "jürgen", To: []string{"ada@gmail.com"}})
+		&config.Alias{Key: "me", To: []string{"ada@gmail.com"}, Rule: &config.Rule{}},
+		&config.Alias{Key: "shop", To: []string{"ada@gmail.com"}, Rule: &config.Rule{From: []string{"@shop.example"}}},
+		&config.Alias{Key: "old", Rule: &config.Rule{Reject: "moved, write to me@example.org"}},
+		&config.Alias{Key: "trap", Rule: &config.Rule{Discard: true}},
+		&config.Alias{Key: "jürgen", To: []string{"ada@gmail.com"}, Rule: &config.Rule{}})
 	returns, err := returnpath.New(returnpath.Settings{
 		Secrets: []string{testSecret},
 		Domains: []address.Domain{"mx.example.org"},

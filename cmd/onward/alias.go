@@ -61,7 +61,7 @@ func printMatch(w io.Writer, to address.Mailbox, match alias.Match, refusal erro
 	for _, step := range match.Steps {
 		fmt.Fprintf(w, "  %s\n", describe(step))
 		if step.Alias != nil {
-			fmt.Fprintf(w, "      %s  %s\n", step.Alias.Position, strings.TrimSpace(step.Alias.Source))
+			fmt.Fprintf(w, "      %s  %s\n", step.Alias.Position(), strings.TrimSpace(step.Alias.Source()))
 			if len(step.Alias.From) > 0 {
 				fmt.Fprintf(w, "      only from %s\n", strings.Join(step.Alias.From, ", "))
 			}
@@ -115,7 +115,7 @@ func printMatchJSON(w io.Writer, to address.Mailbox, match alias.Match, refusal 
 	for _, s := range match.Steps {
 		j := step{Address: s.Address.String(), By: string(s.By), Ended: s.Ended}
 		if s.Alias != nil {
-			j.Key, j.At, j.From = s.Alias.Key, s.Alias.Position.String(), s.Alias.From
+			j.Key, j.At, j.From = s.Alias.Key, s.Alias.Position().String(), s.Alias.From
 		}
 		out.Steps = append(out.Steps, j)
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -260,8 +261,10 @@ func logProblem(log *slog.Logger, p problem.Problem) {
 	log.Log(context.Background(), level, "configuration", "at", p.Position.String(), "err", p.Text, "line", strings.TrimSpace(p.Source))
 }
 
-// prepare builds what a configuration describes.
+// prepare builds what a configuration describes. Reading one with 100,000 aliases
+// leaves 80 MB behind, which the system has back before the first message.
 func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, error) {
+	defer debug.FreeOSMemory()
 	secrets, err := loadSecrets(cfg, d.state.dir, false)
 	if err != nil {
 		return nil, err

@@ -13,9 +13,9 @@ import (
 // many is n aliases as a large site has them.
 func many(n int) *config.Config {
 	c := &config.Config{Hostname: "mx.example.org", Postmaster: address.Mailbox{Local: "owner", Domain: "gmail.com"}}
-	d := &config.Domain{Name: "example.org"}
+	d, rule := &config.Domain{Name: "example.org"}, &config.Rule{}
 	for i := range n {
-		d.Aliases = append(d.Aliases, &config.Alias{Key: fmt.Sprintf("user-%d", i), To: []string{fmt.Sprintf("user.%d@gmail.com", i)}})
+		d.Aliases = append(d.Aliases, &config.Alias{Key: fmt.Sprintf("user-%d", i), To: []string{fmt.Sprintf("user.%d@gmail.com", i)}, Rule: rule})
 	}
 	c.Domains = []*config.Domain{d}
 	return c

@@ -27,10 +27,10 @@ func New(c *config.Config) (*Table, problem.List) {
 	l := loader{config: c, broken: map[*config.Alias]bool{}, table: &Table{
 		hostname:   c.Hostname,
 		domains:    map[address.Domain]*names{},
-		postmaster: &config.Alias{Key: "postmaster", To: []string{c.Postmaster.String()}},
+		postmaster: &config.Alias{Key: "postmaster", To: []string{c.Postmaster.String()}, Rule: &config.Rule{}},
 	}}
 	if len(c.Files) > 0 {
-		l.table.postmaster.File = c.Files[0]
+		l.table.postmaster.File = &config.File{Path: c.Files[0]}
 	}
 	l.addDomains()
 	l.addOurselves()
@@ -102,7 +102,7 @@ func (n *names) add(a *config.Alias) error {
 	switch {
 	case a.Key == "*":
 		if n.catchAll != nil {
-			return fmt.Errorf(`"*" is already at %s; join the two`, n.catchAll.Position)
+			return fmt.Errorf(`"*" is already at %s; join the two`, n.catchAll.Position())
 		}
 		n.catchAll = a
 	case isPattern(a.Key):
@@ -114,7 +114,7 @@ func (n *names) add(a *config.Alias) error {
 		}
 		name := fold(local)
 		if other := n.exact[name]; other != nil {
-			return fmt.Errorf("alias %.80q is already at %s; join the two", a.Key, other.Position)
+			return fmt.Errorf("alias %.80q is already at %s; join the two", a.Key, other.Position())
 		}
 		n.exact[name] = a
 	}
@@ -199,5 +199,5 @@ func checkLock(a *config.Alias) error {
 
 // report notes a problem with an alias.
 func (l *loader) report(a *config.Alias, err error) {
-	l.problems = append(l.problems, problem.Problem{Position: a.Position, Text: err.Error(), Source: a.Source})
+	l.problems = append(l.problems, problem.Problem{Position: a.Position(), Text: err.Error(), Source: a.Source()})
 }

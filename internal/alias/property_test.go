@@ -30,7 +30,7 @@ func drawTable(t *rapid.T, keys []string, locals []string) *config.Config {
 		d := &config.Domain{Name: name}
 		for _, key := range rapid.SliceOfDistinct(rapid.SampledFrom(keys), rapid.ID[string]).Draw(t, "keys") {
 			d.Aliases = append(d.Aliases, &config.Alias{
-				Key: key, KeepTag: rapid.Bool().Draw(t, "keep"),
+				Key: key, Rule: &config.Rule{KeepTag: rapid.Bool().Draw(t, "keep")},
 				To: rapid.SliceOfN(target, 1, 3).Draw(t, "to"),
 			})
 		}
@@ -106,7 +106,7 @@ func oracle(c *config.Config) bool {
 					}
 				}
 				if key == "postmaster" && string(d.Name) == domain {
-					return &config.Alias{To: []string{c.Postmaster.String()}}
+					return &config.Alias{To: []string{c.Postmaster.String()}, Rule: &config.Rule{}}
 				}
 			}
 		}
@@ -215,7 +215,7 @@ func FuzzNew(f *testing.F) {
 		f.Add(s[0], s[1], s[2], s[3])
 	}
 	f.Fuzz(func(t *testing.T, key, target, lock, local string) {
-		a := &config.Alias{Key: key, To: []string{target}, KeepTag: true}
+		a := &config.Alias{Key: key, To: []string{target}, Rule: &config.Rule{KeepTag: true}}
 		if lock != "" {
 			a.From = []string{lock}
 		}

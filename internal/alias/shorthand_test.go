@@ -8,7 +8,6 @@ import (
 	"onward/internal/address"
 	"onward/internal/alias"
 	"onward/internal/config"
-	"onward/internal/problem"
 )
 
 // parse makes a Config of a shorthand, one thing a line:
@@ -27,7 +26,7 @@ func parse(tb testing.TB, text string) *config.Config {
 		key, rest, isAlias := strings.Cut(line, ": ")
 		if isAlias {
 			a := parseAlias(tb, key, rest)
-			a.Position, a.Source = problem.Position{File: "onward.yaml", Line: i + 1}, line
+			a.File, a.Line = &config.File{Path: "onward.yaml", Text: line}, int32(i+1)
 			d := c.Domains[len(c.Domains)-1]
 			d.Aliases = append(d.Aliases, a)
 			continue
@@ -56,7 +55,7 @@ func parse(tb testing.TB, text string) *config.Config {
 }
 
 func parseAlias(tb testing.TB, key, rest string) *config.Alias {
-	a := &config.Alias{Key: key}
+	a := &config.Alias{Key: key, Rule: &config.Rule{}}
 	if text, ok := strings.CutPrefix(rest, "reject="); ok {
 		a.Reject = text
 		return a

@@ -22,20 +22,39 @@ func (s *source) aliases(n *yaml.Node, d *Domain) {
 		return
 	}
 	all := make([]Alias, 0, len(n.Content)/2)
+	to := make([]string, 0, len(n.Content)/2) // one each is usual
+	rule := &Rule{KeepTag: d.KeepTag, Suspect: d.Suspect, Breaks: d.Breaks}
 	d.Aliases = make([]*Alias, 0, len(n.Content)/2)
 	s.pairs(n, foldKey, func(key, value *yaml.Node) {
-		all = append(all, Alias{Key: key.Value, KeepTag: d.KeepTag, Suspect: d.Suspect, Breaks: d.Breaks, Position: s.position(key), Source: s.line(key.Line)})
+		all = append(all, Alias{Key: s.own(key), Rule: rule, File: s.text, Line: int32(key.Line), Column: int32(key.Column), Start: s.starts[key.Line-1]})
 		a := &all[len(all)-1]
 		d.Aliases = append(d.Aliases, a)
 		switch {
 		case value.Tag == "!!null":
 			s.at(key, "alias %q goes nowhere; give it a target, such as old@gmail.com", a.Key)
 		case value.Kind == yaml.MappingNode:
+			own := *rule
+			a.Rule = &own
 			s.alias(value, a)
+		case value.Kind == yaml.ScalarNode && len(to) < cap(to):
+			to = append(to, "")
+			a.To = to[len(to)-1 : len(to) : len(to)]
+			s.scalar(value, &a.To[0], a.Key, targets)
+			a.To[0] = s.own(value)
 		default:
 			a.To = s.texts(value, a.Key, targets)
 		}
 	})
+}
+
+// own returns the value of a node as a part of the text of the file, which is
+// kept anyway, where it stands there as it is.
+func (s *source) own(n *yaml.Node) string {
+	line := s.line(n.Line)
+	if at := strings.Index(line, n.Value); at >= 0 {
+		return line[at : at+len(n.Value)]
+	}
+	return n.Value
 }
 
 // foldKey is the key as it is compared: local parts ignore case, regular

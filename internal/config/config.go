@@ -71,10 +71,21 @@ type Domain struct {
 }
 
 // An Alias is one line of a domain: what is written to, and what becomes of it.
-// Exactly one of To, Reject and Discard is set.
+// Exactly one of To, Reject and Discard is set. There may be 100,000 of them, so
+// that what most have in common, and the text of the file, is shared.
 type Alias struct {
-	Key     string    `yaml:"-"` // as written: "me", "/^inv-[0-9]+$/", "*"
-	To      []string  `yaml:"to" is:"address" default:"one of to, reject, discard" example:"[a@gmail.com, b@outlook.com]" doc:"The targets: addresses elsewhere, other aliases, or with a regular expression $1, ${name} and so on."`
+	Key   string   `yaml:"-"` // as written: "me", "/^inv-[0-9]+$/", "*"
+	To    []string `yaml:"to" is:"address" default:"one of to, reject, discard" example:"[a@gmail.com, b@outlook.com]" doc:"The targets: addresses elsewhere, other aliases, or with a regular expression $1, ${name} and so on."`
+	*Rule          // never nil
+
+	File         *File // nil for one that is in no file
+	Line, Column int32
+	Start        int32 // of the line in File.Text, in octets
+}
+
+// A Rule is what an alias says beside its targets. All aliases of a domain that say
+// nothing have the same one.
+type Rule struct {
 	Reject  string    `yaml:"reject" is:"line" default:"one of to, reject, discard" example:"\"moved, write to me@example.org\"" doc:"Refuse mail for this alias with this text: one line of ASCII."`
 	Discard bool      `yaml:"discard" default:"one of to, reject, discard" example:"true" doc:"Accept mail for this alias and drop it."`
 	From    []string  `yaml:"from" is:"address" default:"anybody" example:"[\"@shop.example\", ada@example.net]" doc:"Who may write to this alias: addresses, or whole domains with an @ before them."`
@@ -82,9 +93,29 @@ type Alias struct {
 	KeepTag bool      `yaml:"keep_tag" default:"keep_tag of the domain" example:"true" doc:"Carry +tag on to targets that understand it: Gmail, Outlook and Hotmail, iCloud, Fastmail."`
 	Suspect bool      `yaml:"tag_suspect" default:"tag_suspect of the domain" example:"true" doc:"Deliver mail that is accepted although its author is in doubt to user+suspect, at targets that understand tags: Gmail, Outlook and Hotmail, iCloud, Fastmail."`
 	Breaks  string    `yaml:"when_dmarc_breaks" enum:"rewrite,refuse,forward" default:"that of the domain" example:"forward" doc:"What to do with mail that passes DMARC here and would fail it at the target: rewrite its From, refuse it, or forward it as it is."` // empty: Config.Policy.Breaks
+}
 
-	problem.Position `yaml:"-"`
-	Source           string `yaml:"-"` // the line as it stands in the file
+// A File is a file that was read.
+type File struct{ Path, Text string }
+
+// Position is where the alias stands.
+func (a *Alias) Position() problem.Position {
+	if a.File == nil {
+		return problem.Position{}
+	}
+	return problem.Position{File: a.File.Path, Line: int(a.Line), Column: int(a.Column)}
+}
+
+// Source is the line of the alias as it stands in the file.
+func (a *Alias) Source() string {
+	if a.File == nil || int(a.Start) > len(a.File.Text) {
+		return ""
+	}
+	line, _, _ := strings.Cut(a.File.Text[a.Start:], "\n")
+	if len(line) > maxLine {
+		return ""
+	}
+	return strings.TrimSuffix(line, "\r")
 }
 
 // TLS is the certificate of the listener. Neither files nor acme: self-signed.

@@ -42,7 +42,7 @@ func (s *source) value(key, n *yaml.Node, into reflect.Value, name string, f *fi
 		s.at(key, "%s has no value; give it one, or remove the line", name)
 		return
 	}
-	field := into.Field(f.index)
+	field := into.FieldByIndex(f.index)
 	switch p := field.Addr().Interface().(type) {
 	case *[]*Domain, *[]*Alias:
 	case *[]string:

@@ -18,7 +18,7 @@ type field struct {
 	is       string
 	min, max string
 	enum     []string
-	index    int
+	index    []int // in the struct, through what is embedded
 	typ      reflect.Type
 }
 
@@ -38,14 +38,14 @@ func describe(all map[reflect.Type]*section, name string, standard reflect.Value
 	t := standard.Type()
 	sec := &section{name: name, byKey: map[string]*field{}}
 	all[t] = sec
-	for i := range t.NumField() {
-		tag := t.Field(i).Tag
+	for _, member := range reflect.VisibleFields(t) {
+		tag, value := member.Tag, standard.FieldByIndex(member.Index)
 		key := tag.Get("yaml")
 		if key == "" || key == "-" {
 			continue
 		}
-		f := field{key: key, index: i, typ: t.Field(i).Type, doc: tag.Get("doc"), example: tag.Get("example"),
-			fallback: cmp.Or(tag.Get("default"), notation(standard.Field(i).Interface())), is: tag.Get("is"), min: tag.Get("min"), max: tag.Get("max")}
+		f := field{key: key, index: member.Index, typ: member.Type, doc: tag.Get("doc"), example: tag.Get("example"),
+			fallback: cmp.Or(tag.Get("default"), notation(value.Interface())), is: tag.Get("is"), min: tag.Get("min"), max: tag.Get("max")}
 		if enum := tag.Get("enum"); enum != "" {
 			f.enum = strings.Split(enum, ",")
 		}
@@ -54,10 +54,10 @@ func describe(all map[reflect.Type]*section, name string, standard reflect.Value
 		case reflect.TypeFor[[]*Domain]():
 			describe(all, "domain", reflect.ValueOf(Domain{}))
 		case reflect.TypeFor[[]*Alias]():
-			describe(all, "alias", reflect.ValueOf(Alias{}))
+			describe(all, "alias", reflect.ValueOf(Alias{Rule: &Rule{}}))
 		default:
 			if f.typ.PkgPath() == t.PkgPath() && f.typ.Kind() == reflect.Struct {
-				describe(all, key, standard.Field(i))
+				describe(all, key, value)
 			}
 		}
 	}

@@ -112,11 +112,14 @@ func TestDesign(t *testing.T) {
 		t.Errorf("domains are %+v", cfg.Domains)
 	}
 	shop := cfg.Domains[0].Aliases[2]
-	want := Alias{Key: "shop", To: []string{"old@gmail.com"}, From: []string{"@shop.example"}, Until: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC), Breaks: "refuse",
-		Position: problem.Position{File: "../../testdata/config/design.yaml", Line: 10, Column: 7},
-		Source:   "      shop: {to: old@gmail.com, from: [\"@shop.example\"], until: 2027-01-01, when_dmarc_breaks: refuse}"}
-	if !reflect.DeepEqual(*shop, want) {
-		t.Errorf("shop is %#v\nwant %#v", *shop, want)
+	want := Rule{From: []string{"@shop.example"}, Until: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC), Breaks: "refuse"}
+	if !reflect.DeepEqual(*shop.Rule, want) || shop.Key != "shop" || fmt.Sprint(shop.To) != "[old@gmail.com]" {
+		t.Errorf("shop is %+v\nwant %+v", *shop, want)
+	}
+	place := problem.Position{File: "../../testdata/config/design.yaml", Line: 10, Column: 7}
+	line := "      shop: {to: old@gmail.com, from: [\"@shop.example\"], until: 2027-01-01, when_dmarc_breaks: refuse}"
+	if shop.Position() != place || shop.Source() != line {
+		t.Errorf("shop stands at %s: %q", shop.Position(), shop.Source())
 	}
 	if dir, _ := filepath.Abs("../../testdata/config"); cfg.TLS.Cert != filepath.Join(dir, "tls/cert.pem") {
 		t.Errorf("tls.cert is %s, not beside the file", cfg.TLS.Cert)

@@ -26,8 +26,10 @@ const (
 // A source is one file being read: its text by lines, and where its problems go.
 type source struct {
 	*loader
-	file  string
-	lines []string
+	file   string
+	text   *File
+	lines  []string
+	starts []int32 // of the lines, in octets of the text
 }
 
 // read returns the bytes of a regular file of at most limit octets.
@@ -69,7 +71,12 @@ func cause(err error) error {
 // parse turns the text of a file into its one mapping, or reports why not.
 func (s *source) parse(text string) *yaml.Node {
 	text = strings.TrimPrefix(text, "\ufeff")
-	s.lines = strings.Split(text, "\n")
+	s.text, s.lines = &File{Path: s.file, Text: text}, strings.Split(text, "\n")
+	start := int32(0)
+	for _, line := range s.lines {
+		s.starts = append(s.starts, start)
+		start += int32(len(line)) + 1
+	}
 	if !s.checkText() {
 		return nil
 	}

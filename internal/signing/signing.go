@@ -23,6 +23,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,6 +47,11 @@ var oversigned = []string{
 // maxNamed is how often h= has one name, to keep it short whatever the message. Of
 // a field that stands more often, the topmost are not signed.
 const maxNamed = 5
+
+// turns are as many as there are processors, and are taken first come, first served.
+// RSA holds a processor for a millisecond: with sixty of them ready at once, whatever
+// a destination or sender says would be heard behind them all, each time it speaks.
+var turns = make(chan struct{}, runtime.GOMAXPROCS(0))
 
 // A Signer signs in the name of one domain. It is safe for concurrent use.
 type Signer struct {
@@ -73,6 +79,8 @@ func Ask(bodies *dkim.BodyHashes) *dkim.BodyHash { return bodies.Ask(dkim.Relaxe
 func (s *Signer) SignHashed(fields []message.Field, body [sha256.Size]byte) ([]byte, error) {
 	header, now := dkim.NewHeader(fields), time.Now().Unix()
 	names := signedNames(header)
+	turns <- struct{}{}
+	defer func() { <-turns }()
 	var signatures []byte
 	for _, k := range s.keys {
 		signature, err := dkim.Sign(k.private, header, names, func(b string) []byte {
