@@ -28,6 +28,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"modernc.org/sqlite" // and the driver "sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -44,6 +45,9 @@ var (
 // maxReaders bounds the reading connections, each of which may keep 2 MB of
 // pages.
 const maxReaders = 4
+
+// busyTimeout is that of the settings.
+const busyTimeout = 10 * time.Second
 
 // Settings of a connection. The busy timeout comes first, so that the second
 // lets a connection wait for another process. Checkpoints are made by this
@@ -126,13 +130,24 @@ func (d *DB) open(ctx context.Context, settings string) (err error) {
 	if d.pool, err = pool(d.path, settings, 1); err != nil {
 		return err
 	}
-	conn, err := d.pool.Conn(ctx)
+	conn, err := firstConn(ctx, d.pool)
 	if err != nil {
 		return err
 	}
 	d.writer = newWriter(d, conn)
 	d.readers, err = pool(d.path, reading, maxReaders)
 	return err
+}
+
+// firstConn connects, and tries again for as long as somebody else opens or closes
+// the database: SQLite does not wait for that, whatever busy_timeout says.
+func firstConn(ctx context.Context, pool *sql.DB) (*sql.Conn, error) {
+	for end := time.Now().Add(busyTimeout); ; time.Sleep(5 * time.Millisecond) {
+		conn, err := pool.Conn(ctx)
+		if e, ok := errors.AsType[*sqlite.Error](err); !ok || e.Code()&0xff != sqlite3.SQLITE_BUSY || time.Now().After(end) {
+			return conn, err
+		}
+	}
 }
 
 func pool(path, settings string, size int) (*sql.DB, error) {
