@@ -10,7 +10,10 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"onward/internal/database"
 )
@@ -125,6 +128,64 @@ func TestGroup(t *testing.T) {
 
 // A constraint that is broken is the trouble of one member, too, and so is a
 // statement that does not parse.
+// TestLinger holds that a group which follows a large one waits for those who come
+// soon, and that one who is alone waits no longer than once.
+func TestLinger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := open(t, filepath.Join(t.TempDir(), "x.db"), oneTable)
+		defer d.Close()
+		var last atomic.Int64
+		write := func() time.Duration {
+			began := time.Now()
+			if err := d.Write(t.Context(), insert(last.Add(1))); err != nil {
+				t.Error(err)
+			}
+			return time.Since(began)
+		}
+		if took := write(); took != 0 {
+			t.Errorf("alone: %v", took)
+		}
+		var wg sync.WaitGroup
+		goOn := make(chan bool)
+		wg.Go(func() {
+			d.Write(t.Context(), func(tx *database.Tx) error {
+				<-goOn
+				return nil
+			})
+		})
+		synctest.Wait()
+		wg.Go(func() { write() })
+		wg.Go(func() { write() })
+		synctest.Wait()
+		close(goOn) // a group of three
+		wg.Wait()
+		var ends [20]time.Duration
+		began := time.Now()
+		for i := range ends {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * time.Millisecond)
+				write()
+				ends[i] = time.Since(began)
+			})
+		}
+		wg.Wait()
+		commits := map[time.Duration]int{}
+		for i, end := range ends {
+			if waited := end - time.Duration(i)*time.Millisecond; waited > 10*time.Millisecond {
+				t.Errorf("%d waited %v", i, waited)
+			}
+			commits[end]++
+		}
+		if len(commits) > 3 {
+			t.Errorf("%d commits for 20 writers that came each millisecond: %v", len(commits), commits)
+		}
+		write() // which waits for others once more
+		if took := write(); took != 0 {
+			t.Errorf("alone again: %v", took)
+		}
+	})
+}
+
 func TestGroupConstraint(t *testing.T) {
 	d := open(t, filepath.Join(t.TempDir(), "x.db"), oneTable)
 	wrong := func(tx *database.Tx) error { return tx.QueryRow(`SELECT nothing FROM nowhere`).Scan(new(int)) }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"modernc.org/sqlite"
 )
@@ -13,6 +14,12 @@ const (
 	// maxGroup bounds how many writers one sync serves, and so how long the
 	// first of them waits.
 	maxGroup = 256
+	// A group that follows one of company or more waits for others while they come
+	// within a gap, lingering at most that long: where a disk syncs in a fraction of
+	// a millisecond each would get a sync of its own, and every sync costs the same.
+	company   = 3
+	gap       = 2 * time.Millisecond
+	lingering = 10 * time.Millisecond
 	// checkpointPages is how much may be in the log before it is copied into
 	// the database: 4 MB.
 	checkpointPages = 1000
@@ -25,6 +32,7 @@ type writer struct {
 	members chan *member // not buffered: who is received runs at once
 	closing chan struct{}
 	ended   chan struct{}
+	last    int // members of the last group
 	pages   int // written to the log since the last checkpoint
 }
 
@@ -91,15 +99,15 @@ func (w *writer) group(first *member) {
 	}
 	var group []*member // those whose changes are in the transaction
 	err := w.join(&group, first)
-	for n := 1; n < maxGroup && err == nil; n++ {
-		select {
-		case next := <-w.members:
-			err = w.join(&group, next)
-			continue
-		default:
+	began, n := time.Now(), 1
+	for ; n < maxGroup && err == nil; n++ {
+		next := w.next(began)
+		if next == nil {
+			break
 		}
-		break
+		err = w.join(&group, next)
 	}
+	w.last = n
 	if err == nil {
 		err = w.tx.control("COMMIT")
 	}
@@ -109,6 +117,24 @@ func (w *writer) group(first *member) {
 	}
 	for _, m := range group {
 		m.done <- err
+	}
+}
+
+// next returns another member of a group, nil when nobody is there.
+func (w *writer) next(began time.Time) *member {
+	select {
+	case m := <-w.members:
+		return m
+	default:
+	}
+	if w.last < company || time.Since(began) > lingering-gap {
+		return nil
+	}
+	select {
+	case m := <-w.members:
+		return m
+	case <-time.After(gap):
+		return nil
 	}
 }
 
