@@ -180,8 +180,9 @@ type Outcome struct {
 	TLS        string // version and cipher suite; empty in clear
 	TLSFailure error  // why it was in clear although TLS was offered
 
-	alarm bool  // about the message, and still worth a warning
-	rest  scope // of the pause it led to
+	relayed bool  // the destination is our relay host
+	alarm   bool  // about the message, and still worth a warning
+	rest    scope // of the pause it led to
 }
 
 // Deliver tries the hosts of t.To's domain in their order until one of them
@@ -234,7 +235,7 @@ func (c *Client) rules(t *Transaction, mx *resolver.Answer) *tlspolicy.Domain {
 func (c *Client) tryHost(ctx context.Context, t *Transaction, host string, turn *turn, tour *tour) {
 	for addr, err := range c.candidates(ctx, host) {
 		began := time.Now()
-		out := Outcome{Step: stepLookup, Host: host, Addr: addr, Tried: true}
+		out := Outcome{Step: stepLookup, Host: host, Addr: addr, Tried: true, relayed: c.Relay != nil}
 		skip := err == nil && turn.rule(ctx, host).Skip != nil
 		if skip {
 			err = turn.rule(ctx, host).Skip

@@ -1,6 +1,7 @@
 package smtpclient
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strconv"
@@ -108,6 +109,20 @@ var faults = []fault{
 	{"4", "0.", "", rateLimit, limits(theDestination)},     // the same without an enhanced code
 }
 
+// relayFaults is what only our relay host says: it speaks of the account we have
+// there, where other destinations speak of the message. At MAIL it has nothing to
+// judge but our return path, apart from what the parameters say of the message.
+var relayFaults = []fault{
+	{"5", "0.", "", ourAccount, aboutUs}, // 554 Message rejected: Email address is not verified.
+	{"5", "7.", "", ourAccount, aboutUs}, // 554 5.7.1 Relay access denied
+	{"5", "2.252", "", nil, aboutUs},     // 554 5.2.252 SendAsDenied
+	{"5", "1.90", "", nil, aboutUs},      // 550 5.1.90 you've reached your daily limit for message recipients
+	{"552", "", stepMAIL, nil, byDigit},  // too large
+	{"5", "3.4", stepMAIL, nil, byDigit}, // the same
+	{"5", "6.", stepMAIL, nil, byDigit},  // 8-bit, UTF-8
+	{"5", "", stepMAIL, nil, aboutUs},    // 553 5.7.1 Sender address rejected: not owned by user
+}
+
 var (
 	greylisting        = words(`gr[ae]y-?list`)
 	passing            = words(`\bconnection expired|\btry reconnecting|\btemporary (server|system) (error|problem)`)
@@ -123,6 +138,16 @@ var (
 	returnPathFails    = words(`\bmail from domain\b`)
 	ourAddress         = words(`\bipv6 sending guidelines\b|\breputation of the sending ip\b|\bnot authorized to send email directly\b`)
 	noPTR              = words(`\bptr record\b`)
+
+	// ourAccount matches what relays say of us: that we may not use them, may not
+	// send under this name, are suspended, or have sent enough.
+	ourAccount = words(`\brelay(ing)?( access)? (is )?(denied|prohibited|not (permitted|allowed))|\bunable to relay|\bcredentials for relay\b|` +
+		`\b(not (permitted|allowed|authori[sz]ed)|not have permissions?) to (relay|send( as| from|:)|perform .?ses:)|` +
+		`\b(sender|sender domain|email address|sender address rejected:) (is |are )?not (owned|verified|confirmed|authori[sz]ed|allowed|logged in)|` +
+		`\bverified sender|\bunauthenticated senders?\b|\b(bad outbound|banned) sender|` +
+		`\baccount (is |has been |was |is under |under )?(suspended|suspension|disabled|paused|terminated|blocked|deactivated|closed|not (yet )?activated)|` +
+		`\bsending (suspended|paused|disabled) for (this|your) account|` +
+		`\b(sending|submission) (quota|limit)|\bcredits exceeded|\btenant has exceeded`)
 
 	// blocklist matches texts that name a list of addresses that send bad mail.
 	blocklist = words(`\b(block[- ]?list(s|ed|ing)?|black[- ]?list(s|ed|ing)?|deny[- ]?list(s|ed)?|[dr]nsbl|rbl|` +
@@ -151,16 +176,14 @@ func (f *fault) fits(step string, said *reply.Reply) bool {
 	return f.text == nil || f.text.MatchString(said.Text)
 }
 
-// verdictOn looks a negative answer up in the table of faults. Before MAIL the
-// destination knows nothing but us, so it is about us whatever it says, and no
-// mailbox or message can be meant.
-func verdictOn(step string, said *reply.Reply) verdict {
-	var v verdict
-	for i := range faults {
-		if faults[i].fits(step, said) {
-			v = faults[i].verdict
-			break
-		}
+// verdictOn looks a negative answer up in the table of faults, and one of our relay
+// host in its own where that does not put it on us. Before MAIL the destination
+// knows nothing but us, so it is about us whatever it says, and no mailbox or
+// message can be meant.
+func verdictOn(step string, said *reply.Reply, relayed bool) verdict {
+	v := lookUp(faults, step, said)
+	if relayed && !v.us {
+		v = cmp.Or(lookUp(relayFaults, step, said), v)
 	}
 	if beforeMail(step) {
 		v.us = true
@@ -169,6 +192,16 @@ func verdictOn(step string, said *reply.Reply) verdict {
 		}
 	}
 	return v
+}
+
+// lookUp returns the verdict of the first row that fits.
+func lookUp(table []fault, step string, said *reply.Reply) verdict {
+	for i := range table {
+		if table[i].fits(step, said) {
+			return table[i].verdict
+		}
+	}
+	return byDigit
 }
 
 // beforeMail reports whether step is one of those that open a connection.

@@ -262,7 +262,7 @@ func TestAboutUs(t *testing.T) {
 		{stepMAIL, "4.7.24", "SPF", 451, true},
 		{stepMAIL, "5.7.0", "Must issue STARTTLS", 530, true},
 	} {
-		if got := verdictOn(tt.step, &reply.Reply{Code: tt.code, Status: tt.status, Text: tt.text}).us; got != tt.want {
+		if got := verdictOn(tt.step, &reply.Reply{Code: tt.code, Status: tt.status, Text: tt.text}, false).us; got != tt.want {
 			t.Errorf("%s %d %s %q: %v", tt.step, tt.code, tt.status, tt.text, got)
 		}
 	}

@@ -36,11 +36,11 @@ func judge(out Outcome, said *reply.Reply, err error) Outcome {
 // refused completes o with a negative answer of the destination. 421 says that
 // the peer is closing; relayed as it is it would say that of us.
 func (o Outcome) refused(said *reply.Reply) Outcome {
-	v := verdictOn(o.Step, said)
+	v := verdictOn(o.Step, said, o.relayed)
 	o.Result, o.Said, o.Reply = Deferred, said, said
 	o.AboutUs, o.alarm = v.us, v.alarm
 	switch {
-	case o.Step == stepAUTH: // nothing a sender should read
+	case v.us && o.relayed: // what a relay says of our account, no sender should read
 		o.Reply = reply.Trouble(&refusal{said})
 	case v.us:
 		o.Reply = temporary(said, "the destination refuses our server: ")

@@ -98,6 +98,7 @@ func (r *relay) talk(conn net.Conn, config *tls.Config) {
 			fmt.Fprint(conn, "354 go\r\n")
 			for line := next(); line != "." && line != "QUIT"; line = next() {
 			}
+			answer = cmp.Or(r.said["."], answer)
 		}
 		fmt.Fprint(conn, answer+"\r\n")
 	}
@@ -157,8 +158,8 @@ func TestRelay(t *testing.T) {
 		{name: "wrong password", relay: &relay{clear: "STARTTLS", offer: "AUTH PLAIN", auth: "535 5.7.8 Username and Password not accepted"}, reply: "451 4.3.0 trouble on our side", step: "AUTH", us: true, err: "Username and Password not accepted"},
 		{name: "answer repeats all", relay: &relay{clear: "STARTTLS", offer: "AUTH PLAIN", said: map[string]string{"AUTH": "500 5.5.1 what is $"}}, reply: "451 4.3.0", step: "AUTH", us: true, err: "500"},
 		{name: "wrong answer", relay: &relay{clear: "STARTTLS", offer: "AUTH PLAIN", auth: "250 ok"}, reply: "451 4.5.0", step: "AUTH"},
-		{name: "refuses the sender", relay: &relay{clear: "STARTTLS", offer: "AUTH PLAIN", said: map[string]string{"MAIL": "553 5.7.1 not verified"}}, reply: "553 5.7.1 not verified", step: "MAIL"},
-		{name: "wants AUTH after all", relay: &relay{clear: "STARTTLS", said: map[string]string{"MAIL": "530 5.7.0 Authentication Required"}}, change: func(r *smtpclient.Relay) { r.User = "" }, reply: "451 4.7.0", step: "MAIL", us: true},
+		{name: "refuses the sender", relay: &relay{clear: "STARTTLS", offer: "AUTH PLAIN", said: map[string]string{"MAIL": "553 5.7.1 not verified"}}, reply: "451 4.3.0 trouble on our side", step: "MAIL", us: true, err: "553 5.7.1 not verified"},
+		{name: "wants AUTH after all", relay: &relay{clear: "STARTTLS", said: map[string]string{"MAIL": "530 5.7.0 Authentication Required"}}, change: func(r *smtpclient.Relay) { r.User = "" }, reply: "451 4.3.0", step: "MAIL", us: true, err: "Authentication Required"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var log strings.Builder
@@ -203,6 +204,82 @@ func TestRelay(t *testing.T) {
 			}
 			if tt.reply == "250" && (r.sessions != 1 || !slices.Contains(r.heard, "*RCPT TO:<joe@gmail.example>") || !slices.Contains(r.heard, "*RCPT TO:<ann@gmail.example>")) {
 				t.Errorf("%d sessions heard %q", r.sessions, r.heard)
+			}
+		})
+	}
+}
+
+// relaySays is what services say of our account with them, in their words, and
+// what they say of the message in the same places.
+var relaySays = []struct{ step, said, want string }{
+	// Postfix, Exim, sendmail.
+	{"RCPT", "554 5.7.1 <joe@gmail.example>: Relay access denied", "us"},
+	{"RCPT", "550 relay not permitted", "us"},
+	{"RCPT", "550 5.7.1 <joe@gmail.example>... Relaying denied", "us"},
+	{"RCPT", "550 mx.onward.test is not permitted to relay through this server without authentication.", "us"},
+	{"RCPT", "553 5.7.1 <ada@onward.test>: Sender address rejected: not owned by user ada", "us"},
+	// Amazon SES.
+	{".", "554 Message rejected: Email address is not verified. The following identities failed the check in region EU-WEST-1: ada@onward.test", "us"},
+	{".", "554 Message rejected: Sending suspended for this account. For more information, please check the inbox", "us"},
+	{".", "554 Message rejected: Sending paused for this account.", "us"},
+	{".", "554 Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail' on resource `y'", "us"},
+	{".", "554 Transaction failed: Duplicate header 'Subject'.", "refused"},
+	// SendGrid, Mailgun, SMTP2GO, Brevo.
+	{".", "550 The from address does not match a verified Sender Identity. Mail cannot be sent until this error is resolved.", "us"},
+	{".", "550 You are not authorized to send from that email address", "us"},
+	{"MAIL", "550 Unauthenticated senders not allowed", "us"},
+	{"DATA", "550 Maximum credits exceeded", "us"},
+	{".", "550 Domain onward.test is not allowed to send: The domain is unverified and requires DNS configuration.", "us"},
+	{".", "550 5.7.1 Your account has been disabled", "us"},
+	{".", "550 From header sender domain not verified", "us"},
+	{"MAIL", "502 5.7.0 Your SMTP account is not yet activated. Please contact us", "us"},
+	// Gmail.
+	{"RCPT", "550-5.7.1 Invalid credentials for relay [192.0.2.1]. The IP address you've\r\n550 5.7.1 registered in your Workspace SMTP Relay service doesn't match", "us"},
+	{"RCPT", "550 5.7.0 Mail relay denied [192.0.2.1]. Invalid credentials for relay", "us"},
+	{"MAIL", "550 5.4.5 Daily SMTP relay limit exceeded for user", "us"},
+	// Microsoft 365.
+	{".", "550 5.7.60 SMTP; Client does not have permissions to send as this sender", "us"},
+	{".", "554 5.2.252 SendAsDenied; ada@onward.test not allowed to send as bob@example.net", "us"},
+	{"RCPT", "550 5.7.64 TenantAttribution; Relay Access Denied", "us"},
+	{"RCPT", "550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain", "us"},
+	{".", "550 5.7.705 Access denied, tenant has exceeded threshold", "us"},
+	{".", "550 5.1.90 Your message can't be sent because you've reached your daily limit for message recipients", "us"},
+	// At MAIL it knows only us, and what the parameters say of the message.
+	{"MAIL", "550 5.1.0 no", "us"},
+	{"MAIL", "501 Invalid MAIL FROM address provided", "us"},
+	{"MAIL", "552 5.3.4 Message too big for system", "refused"},
+	{"MAIL", "552 message size exceeds fixed limit", "refused"},
+	{"MAIL", "550 5.3.4 too large", "refused"},
+	{"MAIL", "554 5.6.7 no SMTPUTF8 here", "refused"},
+	{"MAIL", "451 4.3.0 later", "deferred"},
+	// About the recipient or the message.
+	{"RCPT", "550 5.1.1 no such user", "refused"},
+	{"RCPT", "550 5.2.1 The email account that you tried to reach is disabled", "refused"},
+	{"RCPT", "550 5.2.1 account disabled", "refused"},
+	{".", "552 5.3.4 Message too large", "refused"},
+	{".", "550 5.7.1 this looks like spam", "refused"},
+	{".", "451 4.7.1 Sending quota, wait", "deferred"},
+}
+
+// TestRelaySays: what a relay holds against our account is no fault of the sender,
+// who is told to come again and nothing of the account, while somebody is warned.
+func TestRelaySays(t *testing.T) {
+	for _, tt := range relaySays {
+		t.Run(tt.step+" "+tt.said[:min(len(tt.said), 50)], func(t *testing.T) {
+			var log strings.Builder
+			w := newWorld(t)
+			w.Log = logTo(&log)
+			w.through(t, &relay{implicit: true, offer: "AUTH PLAIN", said: map[string]string{tt.step: tt.said}})
+			out := w.Deliver(t.Context(), to("joe@gmail.example", short))
+			got := out.Result.String()
+			if out.AboutUs {
+				got = "us"
+			}
+			if got != tt.want || out.AboutUs != strings.Contains(log.String(), "level=WARN") || out.Said == nil {
+				t.Errorf("%q with %q, want %q; said %v, logged %q", got, out.Reply, tt.want, out.Said, log.String())
+			}
+			if tt.want == "us" && (out.Result != smtpclient.Deferred || out.Reply.String() != "451 4.3.0 trouble on our side, please try again later") {
+				t.Errorf("%v with %q", out.Result, out.Reply)
 			}
 		})
 	}

@@ -129,7 +129,7 @@ func (c *conn) stale(err error) bool {
 		return false
 	}
 	if no, ok := errors.AsType[*refusal](err); ok {
-		return verdictOn(stepMAIL, no.said).rest == nobody
+		return verdictOn(stepMAIL, no.said, c.relay != nil).rest == nobody
 	}
 	return !reply.From(err).Permanent() // our own refusal to send what the peer does not take
 }
