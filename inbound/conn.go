@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"onward/internal/dnsbl"
+	"onward/internal/parallel"
 	"onward/internal/reply"
 )
 
@@ -73,11 +74,11 @@ type conn struct {
 	out  []byte // replies on their way to the wire
 
 	greeted  bool
-	listing  chan dnsbl.Finding // what DNS lists say of the client; nil before the first MAIL
-	found    dnsbl.Finding      // what came of it
-	command  command            // the one go-smtp is handling
-	helo     string             // the client's name; empty before EHLO and after STARTTLS
-	esmtp    bool               // it said EHLO
+	listing  *parallel.Group // asks DNS lists about the client; nil before the first MAIL
+	found    dnsbl.Finding   // what they say, when that has ended
+	command  command         // the one go-smtp is handling
+	helo     string          // the client's name; empty before EHLO and after STARTTLS
+	esmtp    bool            // it said EHLO
 	tx       *transaction
 	errors   int
 	junk     int // commands since the last message that lead nowhere

@@ -1,7 +1,7 @@
 package inbound
 
 import (
-	"onward/internal/dnsbl"
+	"onward/internal/parallel"
 	"onward/internal/reply"
 )
 
@@ -12,8 +12,8 @@ func (c *conn) askLists() {
 	if lists == nil || c.listing != nil {
 		return
 	}
-	c.listing = make(chan dnsbl.Finding, 1)
-	go func() { c.listing <- lists.Check(c.server.ctx, c.client) }()
+	c.listing = new(parallel.Group)
+	c.listing.Go(func() { c.found = lists.Check(c.server.ctx, c.client) })
 }
 
 // listed waits for what the lists say, and returns the refusal of a client that
@@ -22,9 +22,6 @@ func (c *conn) listed() *reply.Reply {
 	if c.listing == nil {
 		return nil
 	}
-	if found, open := <-c.listing; open {
-		c.found = found
-		close(c.listing)
-	}
+	c.listing.Wait()
 	return c.found.Reply()
 }

@@ -26,6 +26,7 @@ import (
 	"sync"
 	"time"
 
+	"onward/internal/parallel"
 	"onward/internal/reply"
 	"onward/internal/resolver"
 )
@@ -69,7 +70,7 @@ func (c *Checker) Check(ctx context.Context, client netip.Addr) Finding {
 	defer cancel()
 	blocks := make([]*Listing, len(c.Block))
 	welcomes := make([]*Listing, len(c.Welcome))
-	var wg sync.WaitGroup
+	var wg parallel.Group
 	for i, l := range c.Block {
 		wg.Go(func() { blocks[i] = c.ask(ctx, l, client) })
 	}
@@ -116,7 +117,7 @@ func (c *Checker) ask(ctx context.Context, l List, client netip.Addr) *Listing {
 		return nil
 	}
 	listing := &Listing{List: l.Name, Code: code}
-	var reading sync.WaitGroup
+	var reading parallel.Group
 	reading.Go(func() { listing.Reason = c.reason(ctx, l, name) })
 	err = c.sane(ctx, l, client)
 	reading.Wait()

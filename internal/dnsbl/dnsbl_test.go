@@ -241,3 +241,32 @@ func TestParseList(t *testing.T) {
 		}
 	}
 }
+
+// A broken resolver panics, when asked for a type.
+type broken struct {
+	resolver.Resolver
+	t resolver.Type
+}
+
+func (b broken) Lookup(ctx context.Context, name string, t resolver.Type) (*resolver.Answer, error) {
+	if t == b.t {
+		panic("a bug of ours")
+	}
+	return b.Resolver.Lookup(ctx, name, t)
+}
+
+// TestPanic: a panic comes out where the caller can catch it (RELIABILITY 89).
+func TestPanic(t *testing.T) {
+	for _, kind := range []resolver.Type{resolver.TypeA, resolver.TypeTXT} {
+		c, zone, _ := checker(t, "zen.spamhaus.org", "list.dnswl.org")
+		c.Resolver = broken{zone, kind}
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%v: no panic", kind)
+				}
+			}()
+			c.Check(t.Context(), netip.MustParseAddr("192.0.2.2"))
+		}()
+	}
+}

@@ -107,7 +107,12 @@ func (c *Client) turns() []*server {
 
 // try asks one server once, and remembers whether it could be reached. Being
 // overtaken counts as trouble only after others were given a turn.
-func (c *Client) try(ctx context.Context, s *server, name string, t Type) attempt {
+func (c *Client) try(ctx context.Context, s *server, name string, t Type) (a attempt) {
+	defer func() {
+		if p := recover(); p != nil {
+			a = attempt{server: s, err: panicError(p)}
+		}
+	}()
 	started := time.Now()
 	msg, err := exchange(ctx, s.addr, name, t)
 	if err != nil {
@@ -117,7 +122,7 @@ func (c *Client) try(ctx context.Context, s *server, name string, t Type) attemp
 		return attempt{server: s, err: fmt.Errorf("server %v: %w", s.addr, err)}
 	}
 	s.asideUntil.Store(0)
-	a := attempt{server: s}
+	a.server = s
 	a.answer, a.err = read(msg, name, t)
 	switch {
 	case a.err == nil:

@@ -124,7 +124,12 @@ func (c *Client) fly(q question, f *flight) {
 }
 
 // find asks, and says what came of it.
-func (c *Client) find(ctx context.Context, q question) finding {
+func (c *Client) find(ctx context.Context, q question) (found finding) {
+	defer func() {
+		if p := recover(); p != nil {
+			found = finding{err: wrap(q, panicError(p))}
+		}
+	}()
 	name, err := canonical(q.name)
 	if err != nil { // what cannot exist does not, and needs no memory
 		return finding{err: &Error{Name: q.name, Type: q.t, Kind: ErrNotFound, Err: err}}

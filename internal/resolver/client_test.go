@@ -452,3 +452,25 @@ func TestErrorText(t *testing.T) {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }
+
+// TestPanic: a panic about one question is temporary trouble for all who wait for
+// its answer, and no more (RELIABILITY 89). A lookup at a server that is away reads
+// the clock five times; here the second, third and fourth fail.
+func TestPanic(t *testing.T) {
+	for nth := int32(2); nth <= 4; nth++ {
+		c := resolver.NewClient([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}, 5*time.Second)
+		t.Cleanup(c.Close)
+		var readings atomic.Int32
+		c.SetClock(func() time.Time {
+			if readings.Add(1) == nth {
+				panic("a bug of ours")
+			}
+			return time.Unix(1_800_000_000, 0)
+		})
+		_, err := c.Lookup(t.Context(), "example.org", resolver.TypeA)
+		if kindOf(t, err) != resolver.ErrTemporary || !strings.Contains(err.Error(), "a bug of ours") {
+			t.Errorf("panic at reading %d: %.200v", nth, err)
+		}
+		expect(t, c, "example.org", resolver.TypeA, resolver.ErrTemporary) // nothing hangs
+	}
+}

@@ -1,6 +1,10 @@
 package resolver
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+)
 
 // The kinds of failure, for errors.Is. Every *Error is exactly one of them.
 var (
@@ -53,3 +57,7 @@ func wrap(q question, err error) error {
 		return &Error{Name: q.name, Type: q.t, Kind: ErrTemporary, Err: err}
 	}
 }
+
+// panicError is a panic as an error: what strangers put into the DNS ends one lookup
+// at most, never the process (RELIABILITY 89).
+func panicError(p any) error { return fmt.Errorf("panic: %v\n%s", p, debug.Stack()) }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"runtime/debug"
 	"time"
 
 	"github.com/miekg/dns"
@@ -156,7 +155,7 @@ func truncated(raw []byte) bool { return raw[2]&0x02 != 0 }
 func parse(raw []byte) (msg *dns.Msg, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			msg, err = nil, fmt.Errorf("malformed message: panic: %v\n%s", p, debug.Stack())
+			msg, err = nil, fmt.Errorf("malformed message: %w", panicError(p))
 		}
 	}()
 	msg = new(dns.Msg)

@@ -16,6 +16,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -202,21 +203,16 @@ func (c *Cache) launch(web *webclient.Client, domain, id string) *flight {
 }
 
 // fly fetches the policy of domain, remembers what came of it, and tells
-// everybody who waits. A new policy is on disk before it is used.
+// everybody who waits.
 func (c *Cache) fly(f *flight, web *webclient.Client, domain, id string) {
 	c.slots <- struct{}{}
 	defer func() { <-c.slots }()
-	p, err := fetch(c.ctx, web, domain)
-	e := &entry{domain: domain, policy: p, id: id, fetched: c.now()}
-	if err != nil {
-		c.log.Warn("MTA-STS policy not fetched", "domain", domain, "err", err)
-	} else if err := c.save(e); err != nil {
-		c.log.Error("MTA-STS policy not kept on disk", "domain", domain, "err", err)
-	}
+	e, err := c.fetch(web, domain, id)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
+		c.log.Warn("MTA-STS policy not fetched", "domain", domain, "err", err)
 		e = c.failing(domain, id, err)
 	}
 	c.put(e)
@@ -226,6 +222,25 @@ func (c *Cache) fly(f *flight, web *webclient.Client, domain, id string) {
 	}
 	delete(c.flights, domain)
 	close(f.done)
+}
+
+// fetch gets the policy of domain. A new one is on disk before it is used. A panic
+// is a fetch that failed, never the end of the process (RELIABILITY 89).
+func (c *Cache) fetch(web *webclient.Client, domain, id string) (e *entry, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: panic: %v\n%s", ErrFetch, p, debug.Stack())
+		}
+	}()
+	p, err := fetch(c.ctx, web, domain)
+	if err != nil {
+		return nil, err
+	}
+	e = &entry{domain: domain, policy: p, id: id, fetched: c.now()}
+	if err := c.save(e); err != nil {
+		c.log.Error("MTA-STS policy not kept on disk", "domain", domain, "err", err)
+	}
+	return e, nil
 }
 
 // failing returns what is to be known about domain after a failed fetch: what

@@ -386,6 +386,25 @@ func TestRetry(t *testing.T) {
 	w.fetched(t, 4)
 }
 
+// A panic in a fetch is a failed fetch (RELIABILITY 89): the clock is read when
+// somebody asks, and when the policy is there.
+func TestPanic(t *testing.T) {
+	w := newWorld(t)
+	w.announce(t, "1")
+	var readings atomic.Int32
+	w.SetClock(func() time.Time {
+		if readings.Add(1) == 2 {
+			panic("a bug of ours")
+		}
+		return w.now()
+	})
+	w.expect(t, "", mtasts.ErrFetch)
+	w.expect(t, "", mtasts.ErrFetch)
+	w.fetched(t, 1) // left alone for a while
+	w.advance(5 * time.Minute)
+	w.expect(t, "mx.example.org", nil)
+}
+
 // A hundred messages at once, one fetch; who gives up does so alone.
 func TestSharing(t *testing.T) {
 	w := newWorld(t)
