@@ -38,6 +38,7 @@ import (
 	"onward/internal/loop"
 	"onward/internal/mailauth"
 	"onward/internal/message"
+	"onward/internal/milter"
 	"onward/internal/ratelimit"
 	"onward/internal/reply"
 	"onward/internal/replyaddr"
@@ -69,8 +70,9 @@ type Policy struct {
 	Verifier *mailauth.Verifier
 	Judge    *Judge
 
-	Lists  *dnsbl.Checker // nil: none are asked
-	Rspamd *rspamd.Client // nil: not asked
+	Lists   *dnsbl.Checker // nil: none are asked
+	Rspamd  *rspamd.Client // nil: not asked
+	Milters []*milter.Client
 
 	AutoReplies bool           // may come back through a return path too
 	Breaks      message.Breaks // where an alias does not say itself

@@ -294,13 +294,10 @@ func (s *session) accept(tx *transaction, buffer *message.Buffer, found *finding
 	if by := verified(verdict); by != "" && !s.c.server.senders.Allow(by, tx.policy.Limits.SenderDomainPerMinute, tx.arrived) {
 		return reply.New(451, "4.7.1", "too many messages a minute from %s, please try again later", by)
 	}
-	env, junk := s.envelope(tx, verdict), false
-	if spam := tx.policy.Rspamd; spam != nil {
-		opinion := spam.Check(s.c.server.ctx, env, verdict.IPRev.Name, msg)
-		if opinion.Reply != nil {
-			return opinion.Reply
-		}
-		junk = opinion.Junk
+	env := s.envelope(tx, verdict)
+	junk, refusal := s.filter(tx, env, verdict, msg)
+	if refusal != nil {
+		return refusal
 	}
 	if junk || verdict.Doubtful() {
 		tx.tag()
@@ -308,6 +305,24 @@ func (s *session) accept(tx *transaction, buffer *message.Buffer, found *finding
 	answer, queued := s.c.server.Acceptor.Accept(s.c.server.ctx, env, verdict, msg.Without(s.forged(tx)))
 	found.queued = queued
 	return answer
+}
+
+// filter asks rspamd and the milters until one of them refuses, and reports whether
+// any takes the message for junk.
+func (s *session) filter(tx *transaction, env *message.Envelope, verdict *mailauth.Verdict, msg *message.Message) (junk bool, refusal *reply.Reply) {
+	ctx, client := s.c.server.ctx, verdict.IPRev.Name
+	if tx.policy.Rspamd != nil {
+		opinion := tx.policy.Rspamd.Check(ctx, env, client, msg)
+		junk, refusal = opinion.Junk, opinion.Reply
+	}
+	for _, m := range tx.policy.Milters {
+		if refusal != nil {
+			break
+		}
+		opinion := m.Check(ctx, env, client, msg)
+		junk, refusal = junk || opinion.Junk, opinion.Reply
+	}
+	return junk, refusal
 }
 
 // verified is the domain that a message is by, as far as that is sure: nobody can

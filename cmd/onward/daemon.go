@@ -30,6 +30,7 @@ import (
 	"onward/internal/loop"
 	"onward/internal/mailauth"
 	"onward/internal/message"
+	"onward/internal/milter"
 	"onward/internal/problem"
 	"onward/internal/proxyproto"
 	"onward/internal/queue"
@@ -315,6 +316,7 @@ func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, erro
 		Judge:       inbound.NewJudge(cfg, d.lists),
 		Lists:       blocklists,
 		Rspamd:      spam,
+		Milters:     milters(cfg, d.log),
 		AutoReplies: cfg.SRS.AutoReplies,
 		Breaks:      message.Breaks(cfg.Policy.Breaks),
 	}
@@ -492,6 +494,15 @@ func spamFilter(cfg *config.Config, log *slog.Logger) (*rspamd.Client, error) {
 		return nil, fmt.Errorf("policy.rspamd: %w", err)
 	}
 	return client, nil
+}
+
+// milters are those to show each message to.
+func milters(cfg *config.Config, log *slog.Logger) []*milter.Client {
+	var all []*milter.Client
+	for _, at := range cfg.Policy.Milters {
+		all = append(all, milter.New(at, cfg.Hostname, log))
+	}
+	return all
 }
 
 // web makes the client that fetches policies and posts reports.

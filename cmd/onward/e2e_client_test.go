@@ -141,6 +141,60 @@ func TestDNSLists(t *testing.T) {
 	s.log.wait(t, 0, `a DNS list is of no use.*bl\.example`)
 }
 
+// TestMilters holds what becomes of a message that libmilter has an opinion of,
+// behind a milter that is away.
+func TestMilters(t *testing.T) {
+	at := testpeer.StartMilter(t, `
+    def header(self, name, value):
+        if name == 'Subject': self.subject = value
+        return Milter.CONTINUE
+    def eom(self):
+        self.addheader('X-New', 'x')
+        self.chgheader('Subject', 1, 'x')
+        self.replacebody('x')
+        self.addrcpt('<eve@gmail.com>')
+        if self.subject == 'virus':
+            self.setreply('554', '5.7.1', 'a virus')
+            return Milter.REJECT
+        if self.subject == 'odd': self.quarantine('looks odd')
+        if self.subject == 'away': return Milter.DISCARD
+        if self.subject == 'later': return Milter.TEMPFAIL
+        return Milter.ACCEPT
+`)
+	s := newStandOf(t, &daemon{}, "policy: {milters: [\"unix:/nowhere/socket\", \""+at+"\"]}\n", "me: {to: ann@gmail.com, tag_suspect: true}")
+	if err := s.zone.Set("gmail.com", resolver.TypeMX, "10 mx.dest.example."); err != nil {
+		t.Fatal(err)
+	}
+	passed := 0
+	for _, tt := range []struct{ subject, want, target string }{
+		{"hello", "250 2.0.0 ", "ann@gmail.com"},
+		{"virus", "550 5.7.1 a virus (", ""},
+		{"later", "451 4.7.1 not now", ""},
+		{"away", "550 5.7.1 a filter refuses", ""},
+		{"odd", "250 2.0.0 ", "ann+suspect@gmail.com"},
+	} {
+		talk := s.dial(t)
+		talk.Say("MAIL FROM:<ada@sender.example>", "250 ")
+		talk.Say("RCPT TO:<me@alias.example>", "250 ")
+		talk.Say("DATA", "354 ")
+		text := "From: ada@sender.example\r\nSubject: " + tt.subject + "\r\n\r\nhello\r\n"
+		talk.Say(text+".", tt.want)
+		talk.Close()
+		if tt.target == "" {
+			continue
+		}
+		passed++
+		if d := s.arrived(t, passed); d.Rcpt[0] != "RCPT TO:<"+tt.target+">" || !strings.HasSuffix(string(d.Data), text) {
+			t.Errorf("%s: %s, %.2000q", tt.subject, d.Rcpt, d.Data)
+		}
+	}
+	if n := s.sink.Count(); n != passed {
+		t.Errorf("%d messages at the destination, want %d", n, passed)
+	}
+	s.log.wait(t, 0, `a milter did not check a message.*/nowhere/socket`)
+	s.log.wait(t, 0, `rejected.*a virus.*milter `+strings.TrimPrefix(at, "unix:"))
+}
+
 // TestRspamd holds what becomes of a message that a real rspamd has an opinion of.
 func TestRspamd(t *testing.T) {
 	testpeer.Need(t, "rspamd")

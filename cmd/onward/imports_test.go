@@ -18,7 +18,7 @@ var rows = [][]string{
 	{"inbound", "forward", "internal/queue", "internal/doctor", "internal/status"},
 	{"internal/mailauth", "internal/alias", "internal/returnpath", "internal/smtpclient", "internal/signing", "internal/rewrite",
 		"internal/replyaddr", "internal/dsn", "internal/journal", "internal/loop", "internal/testmail",
-		"internal/tlsrpt", "internal/certificate", "internal/dnsbl", "internal/rspamd", "internal/proxyproto", "internal/listenfd", "internal/ratelimit"},
+		"internal/tlsrpt", "internal/certificate", "internal/dnsbl", "internal/rspamd", "internal/milter", "internal/proxyproto", "internal/listenfd", "internal/ratelimit"},
 	{"internal/mailauth/spf", "internal/mailauth/dmarc", "internal/mailauth/arc", "internal/mailauth/iprev",
 		"internal/tlspolicy"},
 	{"internal/tlspolicy/mtasts", "internal/tlspolicy/dane"},

@@ -176,6 +176,7 @@ type Policy struct {
 	DNSBL             []string `yaml:"dnsbl" is:"list" default:"none" example:"[zen.spamhaus.org, \"bl.example.net=127.0.0.2,127.0.0.4\"]" doc:"DNS blocklists of clients to refuse; the codes that count can be named."`
 	DNSWL             []string `yaml:"dnswl" is:"list" default:"none" example:"[list.dnswl.org]" doc:"DNS lists of clients not to refuse, whatever a blocklist says."`
 	Rspamd            string   `yaml:"rspamd" is:"url" default:"none" example:"http://127.0.0.1:11333" doc:"An rspamd server to ask about each message."`
+	Milters           []string `yaml:"milters" is:"milter" default:"none" example:"[\"unix:/run/clamav/clamav-milter.ctl\", \"127.0.0.1:8891\"]" doc:"Milters to show each message to, in this order: unix: and a file, or a host and port."`
 	ProxyProtocolFrom []string `yaml:"proxy_protocol_from" is:"forwarder" default:"none" example:"[192.0.2.1]" doc:"Addresses and networks of proxies that tell who the client is, by the PROXY protocol; they must, and nobody else may."`
 	TrustedForwarders []string `yaml:"trusted_forwarders" is:"forwarder" default:"none" example:"[192.0.2.0/24, uni.example.net]" doc:"Networks, or domains that pass SPF or DKIM, whose forwarded mail is not refused for failing DMARC."`
 }

@@ -79,6 +79,8 @@ func (f *field) setText(n *yaml.Node, p *string) error {
 		return f.checkRelay(n.Value)
 	case f.is == "list":
 		return f.checkList(n.Value)
+	case f.is == "milter":
+		return f.checkMilter(n.Value)
 	case f.is == "url":
 		return f.checkURL(n.Value)
 	}
@@ -90,6 +92,16 @@ func (f *field) checkList(text string) error {
 	zone, _, _ := strings.Cut(text, "=")
 	if _, err := address.ParseDomain(zone); err != nil {
 		return fmt.Errorf("%.80q is not a DNS list; write one such as %s", text, f.example)
+	}
+	return nil
+}
+
+// checkMilter takes unix:/file and host:port.
+func (f *field) checkMilter(text string) error {
+	host, port, _ := net.SplitHostPort(text)
+	n, err := strconv.ParseUint(port, 10, 16)
+	if !strings.HasPrefix(text, "unix:/") && (host == "" || n == 0 || err != nil) {
+		return fmt.Errorf("%.80q is not where a milter can be; write one such as %s", text, f.example)
 	}
 	return nil
 }

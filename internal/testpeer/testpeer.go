@@ -1,5 +1,5 @@
 // Package testpeer runs real mail and DNS software beside a test: Postfix as
-// sender and destination, unbound as the resolver, rspamd as the filter,
+// sender and destination, unbound as the resolver, rspamd and a milter as filters,
 // smtp-sink as a destination in a bad mood, swaks and smtp-source as clients.
 // Imported by tests only.
 //
