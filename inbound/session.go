@@ -3,6 +3,7 @@ package inbound
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"io"
 	"strconv"
 	"strings"
@@ -307,10 +308,15 @@ func (s *session) accept(tx *transaction, buffer *message.Buffer, found *finding
 	return answer
 }
 
+// filterTime is what rspamd and the milters have together: the sender waits.
+const filterTime = 10 * time.Second
+
 // filter asks rspamd and the milters until one of them refuses, and reports whether
 // any takes the message for junk.
 func (s *session) filter(tx *transaction, env *message.Envelope, verdict *mailauth.Verdict, msg *message.Message) (junk bool, refusal *reply.Reply) {
-	ctx, client := s.c.server.ctx, verdict.IPRev.Name
+	ctx, cancel := context.WithTimeout(s.c.server.ctx, filterTime)
+	defer cancel()
+	client := verdict.IPRev.Name
 	if tx.policy.Rspamd != nil {
 		opinion := tx.policy.Rspamd.Check(ctx, env, client, msg)
 		junk, refusal = opinion.Junk, opinion.Reply
