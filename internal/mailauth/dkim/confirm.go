@@ -90,7 +90,8 @@ func (s proven) find(fields []message.Field, from int) int {
 	return -1
 }
 
-// verify checks the signature where it stands.
+// verify checks the signature where it stands. The digest that it was verified for
+// on arrival needs no arithmetic again, only to be the same.
 func (s proven) verify(h *Header, at int) error {
 	if err := s.result.CheckBody(s.body); err != nil {
 		return err
@@ -99,6 +100,9 @@ func (s proven) verify(h *Header, at int) error {
 		return errors.New("the header has a line that is no field")
 	}
 	digest, _ := s.result.Digest(h, at)
+	if digest == s.result.digest {
+		return nil
+	}
 	return s.result.Key.Verify(s.result.Algorithm, digest, s.result.Value)
 }
 

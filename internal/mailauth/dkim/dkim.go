@@ -20,6 +20,7 @@ package dkim
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"slices"
 	"strings"
@@ -66,6 +67,8 @@ type Result struct {
 	Computed   *BodyHash // as computed; nil when it was not looked at: unreadable, expired, or one too many
 	Text       []byte    // canonical form of what b= signs (Options.Text)
 	Duplicated []string  // fields that may stand once, of which this signs fewer than there are
+
+	digest [sha256.Size]byte // that Value was verified for
 }
 
 // B returns the first eight characters of b=, by which RFC 6008 tells two
@@ -239,7 +242,8 @@ func (r *Result) finish(h *Header, opts Options) {
 	if r.Result != "" && !opts.Text {
 		return
 	}
-	digest, text := r.Digest(h, r.Position)
+	var text []byte
+	r.digest, text = r.Digest(h, r.Position)
 	if opts.Text {
 		r.Text = text
 	}
@@ -251,7 +255,7 @@ func (r *Result) finish(h *Header, opts Options) {
 		r.fail(body)
 		return
 	}
-	r.fail(r.Key.Verify(r.Algorithm, digest, r.Value))
+	r.fail(r.Key.Verify(r.Algorithm, r.digest, r.Value))
 	r.fail(body)
 	if r.Result == "" {
 		r.Result = Pass
