@@ -10,7 +10,8 @@ COPY go.mod go.sum ./
 RUN go mod download
 
 COPY . .
-RUN mkdir -p /image/etc/ssl/certs /image/tmp /state && chmod 1777 /image/tmp \
+RUN mkdir -p /image/etc/ssl/certs /image/tmp /image/var/lib /state && chmod 1777 /image/tmp \
+	&& mkdir -m 700 /state/onward \
 	&& cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
 	&& echo 'onward:x:25025:25025:onward:/var/lib/onward:/sbin/nologin' >/image/etc/passwd \
 	&& echo 'onward:x:25025:' >/image/etc/group \
@@ -23,7 +24,9 @@ FROM scratch
 # capability when it copies a single file. Without it a user other than root
 # may not listen on port 25, where the host's network is shared.
 COPY --from=build /image/ /
-COPY --from=build --chown=25025:25025 /state/ /var/lib/onward/
+
+# A new volume gets the mode of the directory that it is mounted on.
+COPY --from=build --chown=25025:25025 /state/ /var/lib/
 
 USER 25025:25025
 ENV STATE_DIRECTORY=/var/lib/onward

@@ -4,14 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"net/netip"
 	"net/smtp"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
+	"onward/internal/resolver"
 	"onward/internal/testmail"
 	"onward/internal/testpeer"
 )
@@ -22,8 +21,9 @@ const (
 	imageLimit    = 30e6            // octets
 )
 
-// The committed Dockerfile and docker-compose.yml, built and run by a real
-// engine as the README tells a person to.
+// README.md's way with Docker, each command as it stands there and in its order,
+// with the committed Dockerfile and docker-compose.yml and a real engine: from a
+// directory without a configuration to mail that arrives.
 func TestContainer(t *testing.T) {
 	testpeer.Need(t, "dockerd", "docker", "setcap", "tar")
 	if os.Geteuid() != 0 {
@@ -37,24 +37,80 @@ func TestContainer(t *testing.T) {
 	e.run(t, "docker", "build", "--network", "none", "--tag", "onward", "../..")
 	t.Run("image", func(t *testing.T) { testImage(t, e) })
 
-	sink, err := testmail.StartSink("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	zone, sink := outside(t)
+	c := e.project(t)
+	commands := readme(t)
+	if len(commands) != 5 {
+		t.Fatalf("README.md has %q, want mkdir, init, up, doctor and doctor --send", commands)
 	}
-	t.Cleanup(sink.Close)
-	c := e.up(t, sink.Addr())
+	t.Run("without chown", func(t *testing.T) {
+		c.do(t, "mkdir config")
+		if _, err := c.attempt(commands[1]); err == nil || !strings.Contains(err.Error(), "user 25025 may not write in /etc/onward; chown 25025 it") {
+			t.Errorf("init says %v", err)
+		}
+		c.do(t, "rmdir config")
+	})
+	c.do(t, commands[0])
+	if out := c.do(t, commands[1]); !strings.Contains(out, "\nNext\n  Paste the records, then run:\n  "+commands[2]+"\n  "+commands[3]) {
+		t.Errorf("init does not tell what README.md does:\n%s", out)
+	}
+	c.prepare(t, zone)
+	c.do(t, commands[2])
+	c.id = c.do(t, "docker compose ps --quiet onward")
 	t.Run("healthy", func(t *testing.T) {
 		testpeer.Wait(t, "HEALTHCHECK", func() bool { return c.inspect(t, "{{.State.Health.Status}}") == "healthy" })
 	})
-	t.Run("privileges", func(t *testing.T) { testPrivileges(t, c.inspect(t, "{{.State.Pid}}")) })
+	t.Run("privileges", func(t *testing.T) { testPrivileges(t, c.proc(t)) })
+	t.Run("doctor", func(t *testing.T) {
+		c.ok(t, commands[3], "state", "DKIM mx.example.org", "MX example.org")
+	})
+	t.Run("probe", func(t *testing.T) { c.ok(t, commands[4], "probe", "probe you@gmail.com") })
 	t.Run("forwards", func(t *testing.T) { testForwards(t, sink) })
+	t.Run("keeps keys and queue", func(t *testing.T) { testKeeps(t, c, sink, commands) })
 	t.Run("sees an edited configuration", func(t *testing.T) { testEdit(t, c) })
 	t.Run("stops", func(t *testing.T) {
-		c.compose(t, "stop")
+		c.do(t, "docker compose stop")
 		if got := c.inspect(t, "{{.State.Status}} {{.State.ExitCode}}"); got != "exited 0" {
 			t.Errorf("after stop: %s", got)
 		}
 	})
+}
+
+// readme returns the commands of README.md's way with Docker.
+func readme(t *testing.T) (commands []string) {
+	t.Helper()
+	_, section, _ := strings.Cut(content(t, "../../README.md"), "\n### With Docker")
+	section, _, _ = strings.Cut(section, "\n##")
+	for line := range strings.Lines(section) {
+		if command, ok := strings.CutPrefix(line, "    "); ok {
+			commands = append(commands, strings.TrimSpace(command))
+		}
+	}
+	return commands
+}
+
+// outside is the DNS that the containers ask, and Gmail.
+func outside(t *testing.T) (*resolver.Zone, *testmail.Sink) {
+	t.Helper()
+	zone, err := resolver.ParseZone("outside", strings.NewReader(`
+gmail.com. 60 IN MX 10 mx.gmail.com.
+mx.gmail.com. 60 IN A 127.0.25.3
+sender.example. 60 IN TXT "v=spf1 ip4:`+clientAddr+` -all"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dns, err := testmail.StartDNS(zone, "127.0.25.2:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(dns.Close)
+	sink, err := testmail.StartSink("127.0.25.3:25")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sink.Close)
+	return zone, sink
 }
 
 // testImage looks at what a person would pull.
@@ -92,34 +148,69 @@ type container struct {
 	id string
 }
 
-// up starts the committed compose file beside a configuration with one alias.
-// Only the interval of the health check is shorter than committed.
-func (e *engine) up(t *testing.T, destination netip.AddrPort) *container {
-	committed, err := os.ReadFile("../../docker-compose.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.writeFile(t, "project/docker-compose.yml", string(committed))
-	e.writeFile(t, "project/interval.yml", "services: {onward: {healthcheck: {interval: 1s}}}\n")
-	config := strings.NewReplacer("state_dir: DIR/state\n", "", "127.0.0.1:0", containerAddr).Replace(settings(t, destination))
-	e.writeFile(t, "project/config/onward.yaml", config+"domains: {alias.example: {aliases: {me: ann@dest.example}}}\n")
+// project copies the committed compose file into a new directory. What is added
+// to it is the DNS of the test, and a shorter interval of the health check.
+func (e *engine) project(t *testing.T) *container {
+	e.writeFile(t, "project/docker-compose.yml", content(t, "../../docker-compose.yml"))
+	e.writeFile(t, "project/docker-compose.override.yml", "services: {onward: {dns: [127.0.25.2], healthcheck: {interval: 1s}}, init: {dns: [127.0.25.2]}}\n")
 	c := &container{engine: e}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the container's log:\n%s", c.compose(t, "logs"))
+			t.Logf("the container's log:\n%s", c.do(t, "docker compose logs"))
 		}
-		c.compose(t, "down", "--volumes", "--timeout", "1")
+		c.do(t, "docker compose down --volumes --timeout 1")
 	})
-	c.compose(t, "up", "--detach", "--no-build")
-	c.id = c.compose(t, "ps", "--quiet", "onward")
 	return c
 }
 
-// compose runs one command of docker compose on the project.
-func (c *container) compose(t *testing.T, args ...string) string {
+// prepare does what a person does between init and up, which is to paste the
+// records, and moves all ports to addresses of the test.
+func (c *container) prepare(t *testing.T, zone *resolver.Zone) {
 	t.Helper()
-	files := []string{"--file", c.dir + "/project/docker-compose.yml", "--file", c.dir + "/project/interval.yml"}
-	return c.run(t, slices.Concat(c.dockerCompose, files, args)...)
+	var b begun
+	if err := json.Unmarshal([]byte(c.do(t, "docker compose run --rm init --json")), &b); err != nil || len(b.Records) == 0 {
+		t.Fatal(err, b)
+	}
+	for _, r := range append(b.Records, b.Reverse...) {
+		paste(t, zone, r)
+	}
+	f, err := os.OpenFile(c.config(), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fmt.Fprintf(f, "listen: [%q]\nadmin: {listen: \"off\"}\ndelivery: {allow_private: true}\n", containerAddr)
+}
+
+func (c *container) config() string { return c.dir + "/project/config/onward.yaml" }
+
+// do runs a line of the shell in the project as a person at a terminal would, who
+// is root here.
+func (c *container) do(t *testing.T, line string) string {
+	t.Helper()
+	out, err := c.attempt(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (c *container) attempt(line string) (string, error) {
+	tool := strings.Join(c.dockerCompose, " ")
+	line = strings.NewReplacer("sudo ", "", "docker compose run", tool+" run -T", "docker compose exec", tool+" exec -T", "docker compose", tool).Replace(line)
+	return c.try("sh", "-c", `cd "$0/project" && `+line, c.dir)
+}
+
+// ok runs doctor and expects that these checks went well. Others may not: they
+// depend on the addresses of this machine.
+func (c *container) ok(t *testing.T, doctor string, checks ...string) {
+	t.Helper()
+	out, _ := c.attempt(doctor)
+	for _, check := range checks {
+		if !regexp.MustCompile(`(?m)^ok +` + regexp.QuoteMeta(check) + `  `).MatchString(out) {
+			t.Errorf("%s is not ok in\n%s", check, out)
+		}
+	}
 }
 
 func (c *container) inspect(t *testing.T, format string) string {
@@ -127,12 +218,12 @@ func (c *container) inspect(t *testing.T, format string) string {
 	return c.run(t, "docker", "inspect", "--format", format, c.id)
 }
 
+// proc is the directory in /proc of the daemon.
+func (c *container) proc(t *testing.T) string { return "/proc/" + c.inspect(t, "{{.State.Pid}}") }
+
 // testPrivileges asks the kernel what the daemon is and may.
-func testPrivileges(t *testing.T, pid string) {
-	status, err := os.ReadFile("/proc/" + pid + "/status")
-	if err != nil {
-		t.Fatal(err)
-	}
+func testPrivileges(t *testing.T, proc string) {
+	status := content(t, proc+"/status")
 	const bindService = "0000000000000400" // 1 << CAP_NET_BIND_SERVICE
 	for field, want := range map[string]string{
 		"Uid":    "25025\t25025\t25025\t25025",
@@ -143,38 +234,25 @@ func testPrivileges(t *testing.T, pid string) {
 		"CapInh": "0000000000000000",
 		"CapAmb": "0000000000000000",
 	} {
-		if !strings.Contains(string(status), "\n"+field+":\t"+want+"\n") {
+		if !strings.Contains(status, "\n"+field+":\t"+want+"\n") {
 			t.Errorf("%s is not %q in\n%s", field, want, status)
 		}
 	}
-	root := "/proc/" + pid + "/root"
+	root := proc + "/root"
 	if err := os.WriteFile(root+"/x", nil, 0o644); err == nil {
 		t.Error("the root file system can be written")
 	}
 	if err := os.WriteFile(root+"/etc/onward/x", nil, 0o644); err == nil {
 		t.Error("the configuration can be written")
 	}
-	if _, err := os.Stat(root + "/var/lib/onward/srs-secret"); err != nil {
-		t.Errorf("no secret in the state volume: %v", err)
-	}
 }
 
 // testForwards sends one message through the container.
 func testForwards(t *testing.T, sink *testmail.Sink) {
 	const message = "From: bob@sender.example\r\nSubject: through a container\r\n\r\n.dots and\r\nlines\r\n"
-	sender := dialContainer(t)
-	if err := recipient(sender, "me@alias.example"); err != nil {
-		t.Fatal(err)
-	}
-	w, err := sender.Data()
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.Write([]byte(message))
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	got := string(sink.Messages()[0].Data)
+	writeToMe(t, message)
+	all := sink.Messages()
+	got := string(all[len(all)-1].Data)
 	if !strings.HasSuffix(got, message) {
 		t.Errorf("arrived\n%s", got)
 	}
@@ -186,21 +264,62 @@ func testForwards(t *testing.T, sink *testmail.Sink) {
 	}
 }
 
+// testKeeps takes the container away while a message waits, and makes a new one.
+func testKeeps(t *testing.T, c *container, sink *testmail.Sink, commands []string) {
+	const message = "From: bob@sender.example\r\nSubject: later\r\n\r\nhello\r\n"
+	keys := func() string {
+		state := c.proc(t) + "/root/var/lib/onward/"
+		return content(t, state+"srs-secret") + content(t, state+"dkim/onward._domainkey.mx.example.org.pem")
+	}
+	before := keys()
+	sink.Answer("RCPT", "451 4.2.1 later")
+	writeToMe(t, message)
+	c.do(t, "docker compose down")
+	sink.Reset()
+	c.do(t, commands[2])
+	c.id = c.do(t, "docker compose ps --quiet onward")
+	testpeer.Wait(t, "the second container", func() bool {
+		_, err := c.attempt("docker compose exec onward /onward queue retry --all")
+		return err == nil
+	})
+	all, err := sink.Wait(within(t, patience), 1)
+	if err != nil || !strings.HasSuffix(string(all[0].Data), message) {
+		t.Errorf("what waited has not arrived: %v", err)
+	}
+	if keys() != before {
+		t.Error("the second container has other keys")
+	}
+	c.ok(t, commands[3], "state", "DKIM mx.example.org")
+}
+
 // testEdit saves the configuration as an editor does, by renaming.
 func testEdit(t *testing.T, c *container) {
-	old, err := os.ReadFile(c.dir + "/project/config/onward.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.writeFile(t, "project/config/new", strings.Replace(string(old), "{me:", "{you:", 1))
-	if err := os.Rename(c.dir+"/project/config/new", c.dir+"/project/config/onward.yaml"); err != nil {
+	c.writeFile(t, "project/config/new", strings.Replace(content(t, c.config()), " me: ", " you: ", 1))
+	if err := os.Rename(c.dir+"/project/config/new", c.config()); err != nil {
 		t.Fatal(err)
 	}
 	testpeer.Wait(t, "the reload", func() bool {
-		return strings.Contains(c.compose(t, "logs"), "configuration reloaded")
+		return strings.Contains(c.do(t, "docker compose logs"), "configuration reloaded")
 	})
-	if err := recipient(dialContainer(t), "you@alias.example"); err != nil {
+	if err := recipient(dialContainer(t), "you@example.org"); err != nil {
 		t.Error(err)
+	}
+}
+
+// writeToMe has the container take a message for me@example.org.
+func writeToMe(t *testing.T, message string) {
+	t.Helper()
+	sender := dialContainer(t)
+	if err := recipient(sender, "me@example.org"); err != nil {
+		t.Fatal(err)
+	}
+	w, err := sender.Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write([]byte(message))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

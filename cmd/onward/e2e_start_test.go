@@ -74,6 +74,18 @@ func TestRefusesToStart(t *testing.T) {
 	}
 }
 
+// A configuration that was written for another machine names a directory that a
+// container or a service does not have.
+func TestStateDirOfAnotherMachine(t *testing.T) {
+	t.Setenv("STATE_DIRECTORY", "/var/lib/onward")
+	d := &daemon{dir: t.TempDir()}
+	d.configure(t, strings.Replace(plain, "DIR/state", "DIR/a/b", 1))
+	_, stderr, status := onward(t, "serve", "-c", d.config())
+	if status != 1 || !strings.Contains(lastLine(stderr), "/a/b") || !strings.Contains(lastLine(stderr), "take state_dir out of the configuration, and /var/lib/onward is used") {
+		t.Errorf("%d %q", status, stderr)
+	}
+}
+
 func lastLine(s string) string {
 	s = strings.TrimSuffix(s, "\n")
 	return s[strings.LastIndexByte(s, '\n')+1:]

@@ -23,7 +23,8 @@ type begun struct {
 	Lost     []loss          `json:"lost,omitempty"`
 	Deaf     bool            `json:"dns_silent"` // what is there already is not known
 
-	cfg *config.Config
+	cfg       *config.Config
+	container bool // it was done in one
 }
 
 // print tells what was done and what there is to do, for people.
@@ -54,11 +55,22 @@ func (b *begun) show(s *screen) {
 	if b.Written || b.Added || len(b.Records) > 0 {
 		s.line("  Paste the records, then run:")
 	}
-	s.line("  onward check -c " + visible(b.Config))
-	if !b.Added {
-		s.line("  onward serve -c " + visible(b.Config))
+	for _, command := range b.next() {
+		s.line("  " + visible(command))
 	}
-	s.line("  onward doctor -c " + visible(b.Config))
+}
+
+// next are the commands that follow. In a container they are those of README.md.
+func (b *begun) next() []string {
+	switch {
+	case b.container && b.Added:
+		return []string{"docker compose exec onward /onward doctor"}
+	case b.container:
+		return []string{"docker compose up -d", "docker compose exec onward /onward doctor"}
+	case b.Added:
+		return []string{"onward check -c " + b.Config, "onward doctor -c " + b.Config}
+	}
+	return []string{"onward check -c " + b.Config, "onward serve -c " + b.Config, "onward doctor -c " + b.Config}
 }
 
 // said tells what became of the files.

@@ -162,7 +162,11 @@ func (s *setup) write(path string, imported bool, lost []loss) ([]loss, error) {
 func (s *setup) try(path string, compose func() *draft, imported bool, lost []loss) (string, []loss, error) {
 	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
 	for {
-		if err := writeSynced(temp, strings.Join(compose().lines, "\n")+"\n"); err != nil {
+		err := writeSynced(temp, strings.Join(compose().lines, "\n")+"\n")
+		if errors.Is(err, fs.ErrPermission) {
+			return "", lost, fmt.Errorf("user %d may not write in %s; chown %[1]d it, or for a container the directory that is mounted there", os.Getuid(), filepath.Dir(path))
+		}
+		if err != nil {
 			return "", lost, err
 		}
 		_, _, problems := read(temp)

@@ -114,7 +114,11 @@ func (s *state) Close() error {
 // lock goes with the process, however that ends.
 func lockDir(dir string) (*os.File, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("state_dir: %w; make the directory it stands in, or change state_dir", err)
+		mend := "make the directory it stands in, or change state_dir"
+		if given := os.Getenv("STATE_DIRECTORY"); given != "" { // a service, or a container
+			mend = "take state_dir out of the configuration, and " + given + " is used"
+		}
+		return nil, fmt.Errorf("state_dir: %w; %s", err, mend)
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -113,7 +113,7 @@ func (e *examination) clients(context.Context) []Check {
 		}
 	}
 	switch {
-	case hidden == 0 && container():
+	case hidden == 0 && InContainer():
 		return []Check{{check, OK, "Whether this container sees the addresses of clients shows with the first mail.", ""}}
 	case hidden == 0:
 		return []Check{{check, OK, "No mail has come lately that would show how clients are seen.", ""}}
@@ -123,8 +123,8 @@ func (e *examination) clients(context.Context) []Check {
 	return []Check{{check, Failure, fmt.Sprintf("All clients seem to be at private addresses such as %s: a proxy or a container's network hides them, so SPF and limits are blind (for a proxy see policy.proxy_protocol_from).", example), "network_mode: host"}}
 }
 
-// container reports whether we run in one.
-func container() bool {
+// InContainer reports whether we run in one.
+func InContainer() bool {
 	for _, mark := range []string{"/.dockerenv", "/run/.containerenv"} {
 		if _, err := os.Stat(mark); err == nil {
 			return true
