@@ -107,35 +107,41 @@ func (s *Subject) egress(ours []netip.Addr) []netip.Addr {
 func (e *examination) hostAddresses(ctx context.Context) []Check {
 	const check = "address"
 	name := e.hostname()
-	var wanted []Record
-	for _, ip := range e.ours {
-		wanted = append(wanted, addressRecord(name, ip))
-	}
 	strangers := without(e.named.addrs, append(interfaces(), e.ours...))
 	missing := without(e.ours, e.named.addrs)
+	wanted, exchange := addressLines(name, nil, e.ours), addressLines(name, strangers, missing)
 	switch {
 	case len(e.named.addrs) == 0 && e.named.err != nil:
 		return unanswered(check, name.String(), resolver.TypeA, e.named.err)
 	case len(e.named.addrs) == 0 && !e.sure:
 		return []Check{{check, Failure, fmt.Sprintf("%s has no address in the DNS, and this machine has no public one that could be meant; name it with --ip.", name), ""}}
 	case len(e.named.addrs) == 0:
-		return []Check{{check, Failure, fmt.Sprintf("%s has no address in the DNS, so nobody finds this server.", name), lines(wanted...)}}
+		return []Check{{check, Failure, fmt.Sprintf("%s has no address in the DNS, so nobody finds this server.", name), wanted}}
 	case len(strangers) > 0 && len(missing) == len(e.ours):
-		return []Check{{check, Failure, fmt.Sprintf("%s leads to %s, but this server is %s.", name, list(strangers), list(e.ours)), lines(wanted...)}}
+		return []Check{{check, Failure, fmt.Sprintf("%s leads to %s, but this server is %s.", name, list(strangers), list(e.ours)), exchange}}
 	case len(strangers) > 0:
-		return []Check{{check, Failure, fmt.Sprintf("%s also leads to %s, which is not this server; take that record away.", name, list(strangers)), lines(wanted...)}}
+		return []Check{{check, Failure, fmt.Sprintf("%s also leads to %s, which is not this server; take that record away.", name, list(strangers)), exchange}}
 	case e.named.alias != "":
-		return []Check{{check, Warning, fmt.Sprintf("%s is an alias (CNAME) of %s, which the host of an MX record may not be (RFC 2181 10.3).", name, quote(e.named.alias)), lines(wanted...)}}
+		return []Check{{check, Warning, fmt.Sprintf("%s is an alias (CNAME) of %s, which the host of an MX record may not be (RFC 2181 10.3).", name, quote(e.named.alias)), wanted}}
 	case len(missing) > 0:
-		var records []Record
-		for _, ip := range missing {
-			records = append(records, addressRecord(name, ip))
-		}
-		return []Check{{check, Warning, fmt.Sprintf("%s does not lead to %s, from which mail goes out too.", name, list(missing)), lines(records...)}}
+		return []Check{{check, Warning, fmt.Sprintf("%s does not lead to %s, from which mail goes out too.", name, list(missing)), exchange}}
 	case !e.sure:
 		return []Check{{check, OK, fmt.Sprintf("%s leads to %s; this machine itself has only %s, so whether that is this server shows in what follows.", name, list(e.named.addrs), orNone(local())), ""}}
 	}
 	return []Check{{check, OK, fmt.Sprintf("%s leads to %s, which is this server.", name, list(e.named.addrs)), ""}}
+}
+
+// addressLines says which addresses of a name have to go, in the words of
+// nsupdate, which are plain to everybody, and which have to be there.
+func addressLines(name address.Domain, wrong, missing []netip.Addr) string {
+	var lines []string
+	for _, ip := range wrong {
+		lines = append(lines, fmt.Sprintf("delete %s. %s %s", name, family(ip), ip))
+	}
+	for _, ip := range missing {
+		lines = append(lines, addressRecord(name, ip).String())
+	}
+	return strings.Join(lines, "\n")
 }
 
 func orNone(addrs []netip.Addr) string {

@@ -88,11 +88,11 @@ func (e *examination) dmarc(ctx context.Context, d address.Domain) []Check {
 	}
 	switch {
 	case len(existing) > 1:
-		return []Check{{check, Failure, fmt.Sprintf("%s has %d DMARC records, so that none counts; keep only this one.", name, len(existing)), e.dmarcMend(d, existing[0], related)}}
+		return []Check{{check, Failure, fmt.Sprintf("%s has %d DMARC records, so that none counts; keep only this one.", name, len(existing)), dmarcRecord(d, strictest(existing), related).String()}}
 	case len(existing) == 1 && v.Record != nil && !v.Record.Usable():
-		return []Check{{check, Failure, fmt.Sprintf("The DMARC record at %s has no valid policy, so it says nothing.", name), e.dmarcMend(d, existing[0], related)}}
+		return []Check{{check, Failure, fmt.Sprintf("The DMARC record at %s has no valid policy, so it says nothing.", name), dmarcRecord(d, existing[0], related).String()}}
 	case v.Record == nil && related:
-		return []Check{{check, Warning, fmt.Sprintf("%s publishes no DMARC policy; Gmail wants one, and it has to be strict, as our return paths are in %s.", d, srs), e.dmarcMend(d, "", related)}}
+		return []Check{{check, Warning, fmt.Sprintf("%s publishes no DMARC policy; Gmail wants one, and it has to be strict, as our return paths are in %s.", d, srs), dmarcRecord(d, "", true).String()}}
 	case v.Record == nil:
 		return []Check{{check, OK, fmt.Sprintf("%s publishes no DMARC policy; forwarding needs none.", d), ""}}
 	}
@@ -110,7 +110,7 @@ func (e *examination) dmarc(ctx context.Context, d address.Domain) []Check {
 	case strict:
 		return []Check{{check, OK, policy + fmt.Sprintf(", and strict, so that what we forward under %s does not count as its own.", srs), ""}}
 	}
-	return []Check{{check, Failure, policy + fmt.Sprintf(", but not strict: mail that others forge in its name passes DMARC at the mailbox once we have forwarded it under %s.", srs), dmarcRecord(v.PolicyDomain, existingOf(v, existing)).String()}}
+	return []Check{{check, Failure, policy + fmt.Sprintf(", but not strict: mail that others forge in its name passes DMARC at the mailbox once we have forwarded it under %s.", srs), dmarcRecord(v.PolicyDomain, existingOf(v, existing), true).String()}}
 }
 
 // existingOf is the text of the record that is in force, which may be a parent's.
@@ -131,14 +131,6 @@ func (e *examination) ownSRS(d address.Domain) string {
 		return fmt.Sprintf("srs: {domain: %s}", srs)
 	}
 	return fmt.Sprintf("domains: {%s: {srs_domain: %s}}", d, srs)
-}
-
-// dmarcMend is the whole record of a domain; strict where it has to be.
-func (e *examination) dmarcMend(d address.Domain, existing string, related bool) string {
-	if !related {
-		return textRecord("_dmarc."+d, "v=DMARC1; p=none").String()
-	}
-	return dmarcRecord(d, existing).String()
 }
 
 // below reports whether a domain is another or stands below it.

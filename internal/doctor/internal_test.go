@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -153,7 +154,7 @@ func TestMerge(t *testing.T) {
 		{"v=DMARC1; p=none; p=reject; x=\x1b[31m", "v=DMARC1; p=none; adkim=s; aspf=s"},
 		{"v=spf1 -all", "v=DMARC1; p=none; adkim=s; aspf=s"},
 	} {
-		if got := dmarcRecord("example.org", tt.existing).Value; got != tt.want {
+		if got := dmarcRecord("example.org", tt.existing, true).Value; got != tt.want {
 			t.Errorf("%q becomes %q, want %q", tt.existing, got, tt.want)
 		}
 	}
@@ -207,6 +208,32 @@ func TestSiblings(t *testing.T) {
 	e.Config.Domains = []*config.Domain{{Name: "lists.example.org"}}
 	if c := e.dmarc(t.Context(), "lists.example.org"); c[0].State != Failure || c[0].Mend != `_dmarc.example.org. 3600 IN TXT "v=DMARC1; p=none; adkim=s; aspf=s"` {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestTwoPolicies: of several records the one to keep is the strictest, whether
+// or not what we forward is aligned with the domain.
+func TestTwoPolicies(t *testing.T) {
+	for _, tt := range []struct{ domain, records, want string }{
+		{"example.org", `"v=DMARC1; p=none; adkim=s" "v=DMARC1; p=reject; rua=mailto:d@example.org"`, "v=DMARC1; p=reject; rua=mailto:d@example.org; adkim=s; aspf=s"},
+		{"example.com", `"v=DMARC1; p=none; rua=mailto:d@example.com" "v=DMARC1; p=quarantine; adkim=r"`, "v=DMARC1; p=quarantine; adkim=r"},
+		{"example.com", `"v=DMARC1; p=rejekt" "v=DMARC1; p=none; sp=reject"`, "v=DMARC1; p=none; sp=reject"},
+		{"example.com", `"v=DMARC1; p=rejekt" "v=DMARC1; rua=mailto:d@example.com"`, "v=DMARC1; p=none"},
+	} {
+		zone := ""
+		for text := range strings.SplitSeq(tt.records, `" "`) {
+			zone += fmt.Sprintf("_dmarc.%s. IN TXT %q\n", tt.domain, strings.Trim(text, `"`))
+		}
+		e := outpatient(t, zone)
+		want := textRecord("_dmarc."+tt.domain, tt.want).String()
+		if c := e.dmarc(t.Context(), address.Domain(tt.domain)); len(c) != 1 || c[0].State != Failure || c[0].Mend != want {
+			t.Errorf("%s: %+v, want %s", tt.records, c, want)
+		}
+	}
+	e := outpatient(t, `_dmarc.example.org. IN TXT "v=DMARC1; p=none"`+"\n"+`_dmarc.example.org. IN TXT "v=DMARC1; p=reject"`+"\n")
+	records := e.Subject.DomainRecords(t.Context(), "example.org")
+	if r := records[len(records)-1]; r.Value != "v=DMARC1; p=reject; adkim=s; aspf=s" || len(r.Instead) != 2 {
+		t.Errorf("init wants %+v", r)
 	}
 }
 

@@ -58,15 +58,6 @@ func (r Record) Label() string {
 	return strings.TrimSuffix(r.Name, "."+r.Zone)
 }
 
-// lines returns records as they stand in a zone file.
-func lines(records ...Record) string {
-	texts := make([]string, len(records))
-	for i, r := range records {
-		texts[i] = r.String()
-	}
-	return strings.Join(texts, "\n")
-}
-
 func textRecord[S ~string](name S, value string) Record {
 	return Record{Name: string(name), Type: "TXT", Value: value, TTL: ttl}
 }
@@ -124,13 +115,13 @@ func spfTerms(egress []netip.Addr) []string {
 	return terms
 }
 
-// dmarcRecord keeps what an existing record says and makes it strict: the
-// signature and the return path of what we forward are in a domain below, and
-// must not count as the domain's own.
-func dmarcRecord(name address.Domain, existing string) Record {
+// dmarcRecord keeps what an existing record says, and makes it strict where it
+// has to be: the signature and the return path of what we forward are then in a
+// domain below, and must not count as the domain's own.
+func dmarcRecord(name address.Domain, existing string, strict bool) Record {
 	tags := []string{"v=DMARC1"}
 	policy := false
-	seen := map[string]bool{"adkim": true, "aspf": true}
+	seen := map[string]bool{"adkim": strict, "aspf": strict}
 	if r, ok := dmarc.ParseRecord(existing); ok {
 		for _, t := range r.Tags[1:] {
 			broken := t.Meaning == "" && (t.Name == "p" || t.Name == "sp" || t.Name == "np")
@@ -145,8 +136,23 @@ func dmarcRecord(name address.Domain, existing string) Record {
 	if !policy {
 		tags = slices.Insert(tags, 1, "p=none")
 	}
-	tags = append(tags, "adkim=s", "aspf=s")
+	if strict {
+		tags = append(tags, "adkim=s", "aspf=s")
+	}
 	return textRecord("_dmarc."+name, strings.Join(tags, "; "))
+}
+
+// strictest returns the one of several records that asks for most, so that
+// keeping only that takes no protection away.
+func strictest(existing []string) string {
+	mildness := func(text string) int {
+		r, ok := dmarc.ParseRecord(text)
+		if !ok {
+			r = &dmarc.Record{}
+		}
+		return slices.Index([]dmarc.Policy{dmarc.PolicyReject, dmarc.PolicyQuarantine, dmarc.PolicyNone, ""}, r.P)
+	}
+	return slices.MinFunc(existing, func(a, b string) int { return mildness(a) - mildness(b) })
 }
 
 func printable(s string) bool {

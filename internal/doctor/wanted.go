@@ -54,7 +54,7 @@ func (s Subject) DomainRecords(ctx context.Context, d address.Domain) []Record {
 	records := []Record{e.wantedMX(ctx, d)}
 	if below(s.srsOf(d), d) {
 		existing, _ := s.texts(ctx, "_dmarc."+d.String(), "v=DMARC1")
-		r := dmarcRecord(d, strings.Join(existing[:min(1, len(existing))], ""))
+		r := dmarcRecord(d, strictest(append(existing, "")), true)
 		checks := e.dmarc(ctx, d)
 		if r.Present = len(existing) == 1 && len(checks) == 1 && checks[0].State == OK; r.Present {
 			r.Value = existing[0]
