@@ -164,12 +164,30 @@ func TestSecretFile(t *testing.T) {
 	}
 }
 
-// Wrong usage is exit status 2, and says where help is.
+// Wrong usage is exit status 2, one sentence of ours, and where the help of that
+// very command is.
 func TestWrongUsage(t *testing.T) {
-	for _, args := range [][]string{{"serev"}, {"serve", "now"}, {"serve", "--port", "25"}, {"alias"}, {"srs", "encode"}, {"check", "-c"}} {
-		stdout, stderr, status := onward(t, args...)
-		if status != 2 || stdout != "" || !strings.Contains(stderr, "--help") {
-			t.Errorf("onward %v: exit status %d, %q, %q; want 2 and where help is", args, status, stdout, stderr)
+	for _, tt := range []struct{ args, says, help string }{
+		{"serev", "unknown command", "onward"},
+		{"serve now", `serve takes no operand, and got "now"`, "onward serve"},
+		{"serve --port 25", "unknown flag: --port", "onward serve"},
+		{"serve --log xml", `--log "xml": the forms are text and json`, "onward serve"},
+		{"alias", "alias needs one ADDRESS, and got 0", "onward alias"},
+		{"alias me", "no @domain", "onward alias"},
+		{"srs encode", "srs encode needs one ADDRESS, and got 0", "onward srs encode"},
+		{"srs encode --hash-length x ann@dest.example", `--hash-length "x": write a whole number`, "onward srs encode"},
+		{"check -c", "flag needs an argument", "onward check"},
+		{"log --limit x", `--limit "x": write a whole number`, "onward log"},
+		{"log --limit 99999999999999999999", `--limit "99999999999999999999": write a whole number of at most 18 digits`, "onward log"},
+		{"log --json=maybe", `--json "maybe": write --json, or --json=false`, "onward log"},
+		{"queue nope", "unknown command", "onward queue"},
+	} {
+		stdout, stderr, status := onward(t, strings.Fields(tt.args)...)
+		if status != 2 || stdout != "" || !strings.HasPrefix(stderr, "onward: ") || !strings.Contains(stderr, tt.says) || lastLine(stderr) != "Run '"+tt.help+" --help' for how to use it." {
+			t.Errorf("onward %s: exit status %d, %q, %q; want 2, %q and the help of %s", tt.args, status, stdout, stderr, tt.says, tt.help)
+		}
+		if strings.Contains(stderr, "strconv") {
+			t.Errorf("onward %s: %s", tt.args, stderr)
 		}
 	}
 }

@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"github.com/emersion/go-smtp":      {"inbound"},
 	"github.com/miekg/dns":             {"internal/resolver", "internal/testmail", "internal/certificate"},
 	"github.com/spf13/cobra":           {"cmd/onward"},
+	"github.com/spf13/pflag":           {"cmd/onward"},
 	"go.yaml.in/yaml/v4":               {"internal/config"},
 	"golang.org/x/net/publicsuffix":    {"internal/address"},
 	"modernc.org/sqlite":               {"internal/database"},

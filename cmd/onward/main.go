@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -22,7 +24,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
-	err := root.Execute()
+	cmd, err := root.ExecuteC()
 	if err == nil {
 		return 0
 	}
@@ -32,7 +34,7 @@ func run(args []string) int {
 		}
 		return 1
 	}
-	fmt.Fprintf(os.Stderr, "onward: %v\nRun 'onward --help' for how to use it.\n", err)
+	fmt.Fprintf(os.Stderr, "onward: %v\nRun '%s --help' for how to use it.\n", err, cmd.CommandPath())
 	return 2
 }
 
@@ -78,15 +80,35 @@ while the sender waits, so that the sender hears what Gmail answered.`,
 		SilenceErrors: true,
 	}
 	root.PersistentFlags().StringP("config", "c", "", "configuration `file` (default $ONWARD_CONFIG, ./onward.yaml, /etc/onward/onward.yaml)")
+	root.SetFlagErrorFunc(flagMisuse)
 	root.InitDefaultCompletionCmd()
 	root.AddCommand(serveCommand(), demoCommand(), initCommand(), checkCommand(), doctorCommand(), aliasCommand(), explainCommand(), logCommand(), queueCommand(), srsCommand(), healthCommand(), versionCommand())
 	return root
 }
 
+// flagMisuse says what a flag takes, in our words rather than those of the parser
+// of its value.
+func flagMisuse(_ *cobra.Command, err error) error {
+	e, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return misuse{err}
+	}
+	f, takes := e.GetFlag(), "a whole number of at most 18 digits"
+	if f.Value.Type() == "bool" {
+		takes = fmt.Sprintf("--%s, or --%[1]s=false", f.Name)
+	}
+	return misuse{fmt.Errorf("--%s %q: write %s", f.Name, e.GetValue(), takes)}
+}
+
+// called is a command as it is called behind "onward".
+func called(cmd *cobra.Command) string {
+	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+}
+
 // noOperands and oneOperand are the Args of our commands, in our words.
 func noOperands(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return misuse{fmt.Errorf("%s takes no operand, and got %q", cmd.CommandPath(), args[0])}
+		return misuse{fmt.Errorf("%s takes no operand, and got %q", called(cmd), args[0])}
 	}
 	return nil
 }
@@ -94,7 +116,7 @@ func noOperands(cmd *cobra.Command, args []string) error {
 func oneOperand(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != 1 {
-			return misuse{fmt.Errorf("%s needs one %s, and got %d", cmd.CommandPath(), what, len(args))}
+			return misuse{fmt.Errorf("%s needs one %s, and got %d", called(cmd), what, len(args))}
 		}
 		return nil
 	}

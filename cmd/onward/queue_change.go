@@ -160,7 +160,7 @@ func (o *office) warn(cmd *cobra.Command, items []*store.Item) error {
 
 func someItems(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return misuse{fmt.Errorf("%s needs the number of an item, or the ID of a message", cmd.CommandPath())}
+		return misuse{fmt.Errorf("%s needs the number of an item, or the ID of a message", called(cmd))}
 	}
 	return nil
 }

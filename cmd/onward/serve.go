@@ -30,16 +30,16 @@ The log goes to standard error: as text on a terminal, as JSON elsewhere.`,
 			debug.SetTraceback("single")
 			hup := make(chan os.Signal, 1)
 			signal.Notify(hup, syscall.SIGHUP) // first and for ever: by default it kills
+			log, err := newLog(os.Stderr, form)
+			if err != nil {
+				return err
+			}
 			cfg, table, err := load(cmd)
 			if err != nil {
 				return err
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			log, err := newLog(os.Stderr, form)
-			if err != nil {
-				return err
-			}
 			d, listeners, err := start(ctx, cfg, table, log)
 			if err != nil {
 				return err
