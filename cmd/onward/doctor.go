@@ -52,7 +52,7 @@ there is a failure; a warning alone is none.
 
 Nothing is changed, and no mail is sent. With --send, a probe is sent to an
 address of yours through the running daemon, and followed to the answer of its
-destination.`,
+destination, for 90 s at most.`,
 		Example: `  onward doctor
   onward doctor --ip 192.0.2.25            behind NAT: how the internet knows us
   onward doctor --send me@example.org      does mail arrive?`,
@@ -100,6 +100,7 @@ func examine(cmd *cobra.Command, f doctorFlags) error {
 	s.Servers = servers
 	var checks []doctor.Check
 	if f.send != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "Sending a probe to %s and following it; this may take up to %.0f s.\n", visible(to.String()), sendTime.Seconds())
 		checks = s.Send(ctx, doctor.Probe{To: to, Sign: ownSigner(cfg)})
 	} else {
 		checks = doctor.Examine(ctx, s)
