@@ -114,7 +114,7 @@ func (e *examination) hostAddresses(ctx context.Context) []Check {
 	case len(e.named.addrs) == 0 && e.named.err != nil:
 		return unanswered(check, name.String(), resolver.TypeA, e.named.err)
 	case len(e.named.addrs) == 0 && !e.sure:
-		return []Check{{check, Failure, fmt.Sprintf("%s has no address in the DNS, and this machine has no public one that could be meant; name it with --ip.", name), ""}}
+		return []Check{{check, Failure, fmt.Sprintf("%s has no address in the DNS, and this machine has no public address of its own. Say by which one the internet knows it.", name), "onward doctor --ip ADDRESS"}}
 	case len(e.named.addrs) == 0:
 		return []Check{{check, Failure, fmt.Sprintf("%s has no address in the DNS, so nobody finds this server.", name), wanted}}
 	case len(strangers) > 0 && len(missing) == len(e.ours):
@@ -126,7 +126,7 @@ func (e *examination) hostAddresses(ctx context.Context) []Check {
 	case len(missing) > 0:
 		return []Check{{check, Warning, fmt.Sprintf("%s does not lead to %s, from which mail goes out too.", name, list(missing)), exchange}}
 	case !e.sure:
-		return []Check{{check, OK, fmt.Sprintf("%s leads to %s; this machine itself has only %s, so whether that is this server shows in what follows.", name, list(e.named.addrs), orNone(local())), ""}}
+		return []Check{{check, OK, fmt.Sprintf("%s leads to %s. Whether that is this machine, which itself has %s, cannot be seen from here; what follows takes it to be.", name, list(e.named.addrs), onlyOrNone(local())), ""}}
 	}
 	return []Check{{check, OK, fmt.Sprintf("%s leads to %s, which is this server.", name, list(e.named.addrs)), ""}}
 }
@@ -144,11 +144,11 @@ func addressLines(name address.Domain, wrong, missing []netip.Addr) string {
 	return strings.Join(lines, "\n")
 }
 
-func orNone(addrs []netip.Addr) string {
+func onlyOrNone(addrs []netip.Addr) string {
 	if len(addrs) == 0 {
 		return "no address"
 	}
-	return list(addrs)
+	return "only " + list(addrs)
 }
 
 func without(all, these []netip.Addr) []netip.Addr {

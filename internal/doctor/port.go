@@ -155,6 +155,7 @@ func (e *examination) visit(ctx context.Context, d address.Domain) (c Check, clo
 			var conn net.Conn
 			to := netip.AddrPortFrom(ip, uint16(e.Config.Delivery.Port))
 			if conn, err = e.dialOut(ctx, to); err != nil {
+				c.Sentence = unreached(d, host, ip, err)
 				continue
 			}
 			met, trouble := meet(ctx, conn, e.hostname().String(), false)
@@ -170,10 +171,20 @@ func (e *examination) visit(ctx context.Context, d address.Domain) (c Check, clo
 		}
 	}
 	if err == nil {
-		err = errors.New("it has no address that we could connect to")
+		c.Sentence = fmt.Sprintf("No mail host of %s has an address that we could connect to.", d)
 	}
-	c.Sentence = fmt.Sprintf("No mail host of %s can be reached: %s.", d, quote(cause(err)))
 	return c, !errors.Is(err, dialguard.ErrPrivate) && !errors.Is(err, dialguard.ErrOwn)
+}
+
+// unreached says why the last of the mail hosts of a domain was not connected to.
+func unreached(d address.Domain, host string, ip netip.Addr, err error) string {
+	switch {
+	case errors.Is(err, dialguard.ErrPrivate):
+		return fmt.Sprintf("%s of %s is at %s, which is not a public address, so no mail goes there unless delivery.allow_private is set.", quote(host), d, ip)
+	case errors.Is(err, dialguard.ErrOwn):
+		return fmt.Sprintf("%s of %s is at %s, which is this machine itself, so no mail goes there.", quote(host), d, ip)
+	}
+	return fmt.Sprintf("No mail host of %s can be reached: %s.", d, quote(cause(err)))
 }
 
 // mailHosts returns the hosts of a domain that are to be tried first.
