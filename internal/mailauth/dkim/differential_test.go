@@ -1,13 +1,22 @@
 package dkim_test
 
 import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	_ "crypto/sha1"
+	"crypto/x509"
+	"fmt"
+	"io"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"onward/internal/mailauth/dkim"
+	"onward/internal/resolver"
 	"onward/internal/testpeer"
 )
 
@@ -91,6 +100,60 @@ func TestAgainstPeers(t *testing.T) {
 	t.Logf("2500 messages, results %v, %d comparisons", ours, compared)
 	for _, d := range slices.Sorted(maps.Keys(known)) {
 		t.Logf("%4d × %s", known[d], d)
+	}
+}
+
+// TestAgainstPeersByAge: what the standard has given up, and what is over. The
+// generated messages have neither.
+func TestAgainstPeersByAge(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, _ := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	record := "v=DKIM1; k=rsa; p=" + encode(public)
+	keys := map[string]string{"any._domainkey.example.org": record, "sha1._domainkey.example.org": record + "; h=sha1"}
+	z := resolver.NewZone()
+	for name, record := range keys {
+		z.Set(name, resolver.TypeTXT, record)
+	}
+	dkimpy := testpeer.StartDKIM(t, keys, "/usr/bin/python3", "testdata/peer.py")
+	mailDKIM := testpeer.StartDKIM(t, keys, "perl", "testdata/peer.pl")
+	expired := func(ago time.Duration) string {
+		x := time.Now().Add(-ago).Unix()
+		return fmt.Sprintf("t=%d; x=%d; ", x-60, x)
+	}
+	for _, tt := range []struct {
+		name, selector, tags  string
+		hash                  crypto.Hash
+		ours, dkimpy, perlish string
+	}{
+		{"plain", "any", "", crypto.SHA256, dkim.Pass, "pass", "pass"},
+		{"key with h=sha1", "sha1", "", crypto.SHA256, dkim.PermError, "pass", "invalid"},
+		{"rsa-sha1", "any", "", crypto.SHA1, dkim.PermError, "pass", "pass"},
+		{"rsa-sha1, key with h=sha1", "sha1", "", crypto.SHA1, dkim.PermError, "pass", "pass"},
+		{"expired for an hour", "any", expired(time.Hour), crypto.SHA256, dkim.Fail, "pass", "invalid"},
+		{"expired for eleven hours", "any", expired(11 * time.Hour), crypto.SHA256, dkim.Fail, "ValidationError", "invalid"},
+	} {
+		sum := func(text string) []byte {
+			h := tt.hash.New()
+			io.WriteString(h, text)
+			return h.Sum(nil)
+		}
+		// As relaxed wants both fields already.
+		field := fmt.Sprintf("v=1; a=rsa-%s; d=example.org; s=%s; c=relaxed/relaxed; h=from; %sbh=%s; b=",
+			strings.ToLower(strings.ReplaceAll(tt.hash.String(), "-", "")), tt.selector, tt.tags, encode(sum("hello\r\n")))
+		b, err := rsa.SignPKCS1v15(nil, key, tt.hash, sum("from:ada@example.org\r\ndkim-signature:"+field))
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw := []byte("dkim-signature:" + field + encode(b) + "\r\nfrom:ada@example.org\r\n\r\nhello\r\n")
+		r := dkim.Verify(t.Context(), z, receive(t, raw), dkim.Options{Now: time.Now()})[0]
+		python, err1 := dkimpy(raw)
+		perl, err2 := mailDKIM(raw)
+		if got, want := []string{r.Result, python[beginning(r)], perl[beginning(r)]}, []string{tt.ours, tt.dkimpy, tt.perlish}; !slices.Equal(got, want) {
+			t.Errorf("%s: we, dkimpy and Mail::DKIM say %q, want %q (%s, %v, %v)", tt.name, got, want, r.Reason, err1, err2)
+		}
 	}
 }
 
