@@ -179,6 +179,8 @@ func TestAnswers(t *testing.T) {
 		{fmt.Errorf("wrapped: %w", reply.New(452, "4.2.2", "full")), "452 4.2.2 full (%s)\r\n"},
 		{errors.New("/var/lib/onward: no space left on device"), "451 4.3.0 trouble on our side, please try again later (%s)\r\n"},
 		{reply.New(550, "5.7.1", "two\r\n250 lines \x1b[1m"), "550 5.7.1 two  250 lines ?[1m (%s)\r\n"},
+		{reply.New(554, "5.4.6", "again (01M8AVEWFC5RP0KWG9FJCN5BE5) (01M8AVEWFC5RP0KWG9FJCN5BE6)"), "554 5.4.6 again (%s)\r\n"},
+		{reply.New(550, "5.1.1", "(01M8AVEWFC5RP0KWG9FJCN5BE5) gone (mx1) (8AVEWFC5RP0KWG9FJCN5BE5)"), "550 5.1.1 (01M8AVEWFC5RP0KWG9FJCN5BE5) gone (mx1) (8AVEWFC5RP0KWG9FJCN5BE5) (%s)\r\n"},
 	} {
 		h := open(t, nil)
 		h.owner.answer = tt.err

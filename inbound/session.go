@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -252,14 +253,17 @@ func (s *session) Data(end io.Reader) error {
 	return wire(withID(r, tx.id))
 }
 
+// idGroups are what withID of the forwarders behind us has put at the end.
+var idGroups = regexp.MustCompile(`( \([0-7][0-9A-HJKMNP-TV-Z]{25}\))+$`)
+
 // withID puts the id of the message into its final answer: before the words of
-// success, and behind those of a refusal, which must not be cut off however
-// many forwarders add theirs.
+// success, and behind those of a refusal. There ours takes the place of those of
+// other forwarders, which our log has: in a loop they would be many.
 func withID(r *reply.Reply, id string) *reply.Reply {
 	text := id + " " + r.Text
 	if r.Code/100 != 2 {
 		id = " (" + id + ")"
-		words := reply.Clean(r.Text)
+		words := idGroups.ReplaceAllString(reply.Clean(r.Text), "")
 		text = words[:min(len(words), reply.MaxText-len(id))] + id
 	}
 	return &reply.Reply{Code: r.Code, Status: r.Status, Text: text}

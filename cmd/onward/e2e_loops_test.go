@@ -3,6 +3,7 @@ package main_test
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -87,6 +88,9 @@ func TestLoopOfTwo(t *testing.T) {
 			try := r.ada.Send(t.Context(), r.a.addr, from, []string{"me@a.example"}, []byte(letter))
 			if !strings.HasPrefix(try.Text, circling) {
 				t.Errorf("heard %q, want %q", try.Text, circling)
+			}
+			if ids := regexp.MustCompile(`\([0-7][0-9A-HJKMNP-TV-Z]{25}\)`).FindAllString(try.Text, -1); len(ids) != 1 || !strings.HasSuffix(try.Text, ids[0]) {
+				t.Errorf("heard %q, want one id at its end", try.Text)
 			}
 			if a, b := transactions(r.a), transactions(r.b); a > 2 || b != 1 {
 				t.Errorf("%d times through a and %d times through b", a, b)
