@@ -336,7 +336,7 @@ func (b *beginning) report(cfg *config.Config) error {
 	}
 	ctx, cancel := context.WithTimeout(b.cmd.Context(), initTime)
 	defer cancel()
-	r := &begun{Config: b.path, Written: b.written, Added: b.added, KeysMade: b.keys, Lost: b.lost, Records: []doctor.Record{}, Reverse: []doctor.Record{}, cfg: cfg, container: doctor.InContainer()}
+	r := &begun{Config: b.path, Written: b.written, Added: b.added, KeysMade: b.keys, Lost: b.lost, Records: []doctor.Record{}, Reverse: []doctor.Record{}, cfg: cfg, container: os.Getenv("STATE_DIRECTORY") != "" && doctor.InContainer()}
 	s := subject(ctx, cfg, dns, b.ips)
 	if s.KeysErr != nil {
 		return s.KeysErr

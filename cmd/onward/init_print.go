@@ -24,7 +24,7 @@ type begun struct {
 	Deaf     bool            `json:"dns_silent"` // what is there already is not known
 
 	cfg       *config.Config
-	container bool // it was done in one
+	container bool // it was done in ours
 }
 
 // print tells what was done and what there is to do, for people.
@@ -60,7 +60,7 @@ func (b *begun) show(s *screen) {
 	}
 }
 
-// next are the commands that follow. In a container they are those of README.md.
+// next are the commands that follow. In our container they are those of README.md.
 func (b *begun) next() []string {
 	switch {
 	case b.container && b.Added:

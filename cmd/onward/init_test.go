@@ -242,7 +242,7 @@ func TestInitRefuses(t *testing.T) {
 func TestInitImport(t *testing.T) {
 	dir := t.TempDir()
 	out, stderr, status := onward(t, "init", "--dir", dir, "--zone", os.DevNull, "--ip", "127.0.0.1", "--import", "../../testdata/import/postfix.txt", "--yes")
-	if status != 0 || stderr != "" || !strings.Contains(out, "2 domains with 8 aliases on mx.example.org") || !strings.Contains(out, "/usr/bin/vacation") || !strings.Contains(out, "example.net. 3600 IN MX 10 mx.example.org.") {
+	if status != 0 || stderr != "" || !strings.Contains(out, "2 domains with 8 aliases on mx.example.org") || !strings.Contains(out, "/usr/bin/vacation") || !strings.Contains(out, "example.net. 3600 IN MX 10 mx.example.org.") || !strings.Contains(out, "\n  onward serve -c "+filepath.Join(dir, "onward.yaml")+"\n") {
 		t.Errorf("%d %s%s", status, out, stderr)
 	}
 	if got, _, status := onward(t, "alias", "-c", filepath.Join(dir, "onward.yaml"), "any@example.net"); status != 0 || !strings.Contains(got, "-> you@gmail.com") {
