@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -207,10 +206,7 @@ func (s *Subject) ask(ctx context.Context) error {
 func (e *examination) servers(ctx context.Context) (_ Check, work bool) {
 	const check = "resolver"
 	if err := e.ask(ctx); err != nil {
-		if re, ok := errors.AsType[*resolver.Error](err); ok && re.Err != nil {
-			err = re.Err
-		}
-		return Check{check, Failure, fmt.Sprintf("No DNS server answers (%s asked): %s.", orNoServer(e.Servers), quote(err.Error())),
+		return Check{check, Failure, fmt.Sprintf("No DNS server answers (%s asked): %s.", orNoServer(e.Servers), quote(outcome(err).Error())),
 			"apt install unbound\ndns: {resolvers: [\"127.0.0.1:53\"]}"}, false
 	}
 	if len(e.Servers) == 0 {

@@ -196,12 +196,21 @@ func (s *Subject) texts(ctx context.Context, name, begin string) ([]string, erro
 
 // unanswered is the check of something that the DNS did not tell.
 func unanswered(check, name string, t resolver.Type, err error) []Check {
-	if e, ok := errors.AsType[*resolver.Error](err); ok && e.Err != nil {
-		err = e.Err
-	}
 	return []Check{{check, Failure,
-		fmt.Sprintf("The DNS does not say what is at %s (%s); mend the name servers of the domain, or try again.", quote(name), quote(err.Error())),
+		fmt.Sprintf("The DNS does not say what is at %s (%s); mend the name servers of the domain, or try again.", quote(name), quote(outcome(err).Error())),
 		fmt.Sprintf("dig +trace %s %v", name, t)}}
+}
+
+// outcome is what a question to the DNS came to, without the question.
+func outcome(err error) error {
+	e, ok := errors.AsType[*resolver.Error](err)
+	switch {
+	case !ok:
+		return err
+	case e.Err != nil:
+		return e.Err
+	}
+	return e.Kind
 }
 
 // maxQuote is the most octets of foreign text in a sentence.

@@ -326,7 +326,7 @@ func TestEachBrokenThing(t *testing.T) {
 		{"target without a mail host", func(t *testing.T, w *ward) {
 			w.zone.Remove("dest.example", resolver.TypeMX)
 			w.zone.Remove("mail.dest.example", resolver.TypeA)
-		}, "outbound dest.example", doctor.Warning, "cannot be found", ""},
+		}, "outbound dest.example", doctor.Warning, "whose mail host cannot be found: no such name.", ""},
 		{"outbound closed", func(t *testing.T, w *ward) { w.dest.listener.Close() }, "outbound", doctor.Failure, "No mail host can be reached", "delivery: {relay:"},
 		{"destination refuses us", func(t *testing.T, w *ward) { w.dest.say("554 mail.dest.example you are \x1b[31mlisted") }, "outbound dest.example", doctor.Failure, "554 mail.dest.example you are ?[31mlisted", ""},
 		{"not running", func(t *testing.T, w *ward) { w.front.listener.Close() }, "inbound", doctor.Failure, "is onward running?", "onward serve"},

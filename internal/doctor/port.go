@@ -147,7 +147,7 @@ func (e *examination) visit(ctx context.Context, d address.Domain) (c Check, clo
 	c = Check{Name: "outbound " + d.String(), State: Warning}
 	hosts, err := e.mailHosts(ctx, d)
 	if err != nil {
-		c.Sentence = fmt.Sprintf("Mail goes on to %s, whose mail host cannot be found: %s.", d, quote(err.Error()))
+		c.Sentence = fmt.Sprintf("Mail goes on to %s, whose mail host cannot be found: %s.", d, quote(outcome(err).Error()))
 		return c, false
 	}
 	for _, host := range hosts {
