@@ -16,7 +16,7 @@ func (c *conn) logVerdict(tx *transaction, v *mailauth.Verdict, d Decision) {
 	c.log.Info("verified", "id", tx.id, "spf", v.MailFrom.Result, "dkim", signers, "arc", v.ARC.Result,
 		"dmarc", v.DMARC.Result, "policy", v.DMARC.Policy, "author", v.Author.Domain, "why", d.Why)
 	if v.Hidden && c.server.hidden.turn(tx.arrived) {
-		c.log.Warn("clients reach us from a private address, so a proxy or a container network hides who they are: SPF cannot be checked, limits count all as one; use the host's network")
+		c.log.Warn("a client has a private address: unless it is a program of yours, such as doctor --send, a proxy or a container network hides who clients are, SPF cannot be checked and limits count all as one; use the host's network")
 	}
 }
 
