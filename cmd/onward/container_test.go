@@ -68,6 +68,15 @@ func TestContainer(t *testing.T) {
 	t.Run("forwards", func(t *testing.T) { testForwards(t, sink) })
 	t.Run("keeps keys and queue", func(t *testing.T) { testKeeps(t, c, sink, commands) })
 	t.Run("sees an edited configuration", func(t *testing.T) { testEdit(t, c) })
+	t.Run("init in the daemon's place", func(t *testing.T) {
+		_, err := c.attempt("docker compose exec onward /onward init --add example.net")
+		if err == nil || !strings.Contains(err.Error(), "/etc/onward can only be read here; for a container, docker compose run --rm init may write it") {
+			t.Errorf("init says %v", err)
+		}
+		if out := c.do(t, "docker compose run --rm init --add example.net"); !strings.Contains(out, "example.net. 3600 IN MX 10 mx.example.org.") {
+			t.Errorf("init --add says\n%s", out)
+		}
+	})
 	t.Run("stops", func(t *testing.T) {
 		c.do(t, "docker compose stop")
 		if got := c.inspect(t, "{{.State.Status}} {{.State.ExitCode}}"); got != "exited 0" {

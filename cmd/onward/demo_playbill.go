@@ -67,7 +67,7 @@ func (p *playbill) failed(err error) {
 }
 
 func (p *playbill) ending(n int) {
-	fmt.Fprintf(p.w, "\nAll %d went as told. Next: write onward.yaml (README.md), then onward check and onward serve.\n", n)
+	fmt.Fprintf(p.w, "\nAll %d went as told. Next: onward init writes a configuration, and onward serve runs it (README.md).\n", n)
 }
 
 // colourOf colours replies by their first digit.

@@ -52,7 +52,7 @@ func (b *begun) show(s *screen) {
 		s.remarks(b)
 	}
 	s.title("Next")
-	if b.Written || b.Added || len(b.Records) > 0 {
+	if slices.ContainsFunc(b.Records, func(r doctor.Record) bool { return !r.Present }) {
 		s.line("  Paste the records, then run:")
 	}
 	for _, command := range b.next() {
@@ -158,7 +158,10 @@ func (s *screen) remarks(b *begun) {
 			texts = append(texts, r.Note)
 		}
 	}
-	if len(present) > 0 {
+	switch {
+	case len(present) > 0 && len(present) == len(b.Records):
+		texts = append(texts, "All of them are in the DNS already.")
+	case len(present) > 0:
 		texts = append(texts, "There already: "+strings.Join(present, ", ")+".")
 	}
 	if slices.ContainsFunc(b.Reverse, func(r doctor.Record) bool { return !r.Present }) {

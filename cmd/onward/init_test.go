@@ -193,6 +193,21 @@ _dmarc.example.org. IN TXT "v=DMARC1; p=none; rua=mailto:d@example.org; adkim=r"
 	}
 }
 
+// TestInitDone: when everything is in the DNS there is nothing to paste.
+func TestInitDone(t *testing.T) {
+	dir := t.TempDir()
+	zone := ""
+	for _, r := range begin(t, "{}", "--dir", dir, "example.org", "me=you@gmail.com").Records {
+		zone += r.String() + "\n"
+	}
+	file := filepath.Join(dir, "zone")
+	os.WriteFile(file, []byte(zone), 0o600)
+	out, stderr, status := onward(t, "init", "--dir", dir, "--zone", file, "--ip", "127.0.0.1")
+	if status != 0 || stderr != "" || !strings.Contains(out, "All of them are in the DNS already.") || strings.Contains(out, "Paste") {
+		t.Errorf("%d %s%s", status, out, stderr)
+	}
+}
+
 // TestInitElsewhere: a server whose name is in another domain needs six records
 // all the same: the policy is then that of its own name.
 func TestInitElsewhere(t *testing.T) {

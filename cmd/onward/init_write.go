@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"onward/internal/address"
 	"onward/internal/config"
@@ -162,12 +163,8 @@ func (s *setup) write(path string, imported bool, lost []loss) ([]loss, error) {
 func (s *setup) try(path string, compose func() *draft, imported bool, lost []loss) (string, []loss, error) {
 	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
 	for {
-		err := writeSynced(temp, strings.Join(compose().lines, "\n")+"\n")
-		if errors.Is(err, fs.ErrPermission) {
-			return "", lost, fmt.Errorf("user %d may not write in %s; chown %[1]d it, or for a container the directory that is mounted there", os.Getuid(), filepath.Dir(path))
-		}
-		if err != nil {
-			return "", lost, err
+		if err := writeSynced(temp, strings.Join(compose().lines, "\n")+"\n"); err != nil {
+			return "", lost, unwritable(filepath.Dir(path), err)
 		}
 		_, _, problems := read(temp)
 		fatal := problems.Fatal()
@@ -296,6 +293,18 @@ func syncDir(path string) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// unwritable says what to do about a directory that cannot be written in, also
+// where it is the one that docker-compose.yml mounts.
+func unwritable(dir string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("user %d may not write in %s; chown %[1]d it, or for a container the directory that is mounted there", os.Getuid(), dir)
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%s can only be read here; for a container, docker compose run --rm init may write it", dir)
+	}
+	return err
 }
 
 // cause leaves out of an error of the file system what stands beside it anyway.

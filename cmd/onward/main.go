@@ -73,8 +73,9 @@ func newRoot() *cobra.Command {
 else. It takes mail for me@example.org, and hands it on to someone@gmail.com
 while the sender waits, so that the sender hears what Gmail answered.`,
 		Example: `  onward demo                     see it work, without any set-up
-  onward check                    read the configuration, print what is wrong
+  onward init                     write a configuration, print the DNS records
   onward serve                    run it
+  onward doctor                   what is missing, and how to mend it
   onward alias me@example.org     where mail to this address goes, and why`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
