@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -168,11 +169,12 @@ func (c *client) read() (code int, text string, err error) {
 	}
 }
 
-// quantile returns the q-th part of some times, 0.5 being the median.
+// quantile returns the time that the q-th part of all did not exceed, 0.5 being
+// the median.
 func quantile(times []time.Duration, q float64) time.Duration {
 	if len(times) == 0 {
 		return 0
 	}
 	times = slices.Sorted(slices.Values(times))
-	return times[min(len(times)-1, int(q*float64(len(times))))]
+	return times[int(math.Ceil(q*float64(len(times))))-1]
 }

@@ -137,10 +137,10 @@ domains:
 // onward makes the daemon, with so many aliases.
 func onward(n int) maker { return onwardUnder(n) }
 
-// traced makes the daemon under strace, which writes a line for each sync into
-// the file syncs.
+// traced makes the daemon under strace, which writes a line or two for each sync
+// into the file syncs, one of them with the path.
 func traced(b *bench) (*system, error) {
-	return onwardUnder(aliases, "strace", "-f", "--seccomp-bpf", "-qq", "-o", "syncs", "-e", "trace=fsync,fdatasync", "-e", "signal=none")(b)
+	return onwardUnder(aliases, "strace", "-f", "--seccomp-bpf", "-qq", "-y", "-o", "syncs", "-e", "trace=fsync,fdatasync", "-e", "signal=none")(b)
 }
 
 // onwardUnder makes the daemon, started by another program if there is one.
