@@ -47,3 +47,29 @@ func TestSyncs(t *testing.T) {
 		t.Errorf("%d syncs, want 4; of the log %d, want 2", all, log)
 	}
 }
+
+// TestProcess: what a program starts and does not wait for is counted, and ends
+// with it.
+func TestProcess(t *testing.T) {
+	group, err := newGroup()
+	if err != nil {
+		t.Skip(err) // not root, or control groups are of version 1
+	}
+	t.Cleanup(func() { os.Remove(group) })
+	const program = `setsid sleep 1000 & trap '' CHLD; (i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done) & exec sleep 1000`
+	p, err := start(group, filepath.Join(t.TempDir(), "log"), "sh", "-c", program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.stop)
+	roots := []*process{p}
+	for end := time.Now().Add(time.Minute); cpu(roots) < 20*time.Millisecond || memory(roots) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%v of CPU and %d octets of memory after a minute", cpu(roots), memory(roots))
+		}
+	}
+	p.stop()
+	if _, err := os.Stat(p.group); !os.IsNotExist(err) {
+		t.Errorf("its control group is there still, or: %v", err)
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -18,7 +17,7 @@ const (
 // compare measures everything and prints it.
 func (b *bench) compare(w io.Writer) error {
 	began := time.Now()
-	all, own := busy()
+	all, own := busy(b.group)
 	fmt.Fprintln(os.Stderr, resultHead)
 	b.letters = b.world.write(b.n(4000), 10*kb)
 	b.large = b.world.write(b.n(12), 25*mb)
@@ -37,7 +36,7 @@ func (b *bench) compare(w io.Writer) error {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}
-	allNow, ownNow := busy()
+	allNow, ownNow := busy(b.group)
 	b.others = float64(allNow-all-(ownNow-own)) / float64(time.Since(began))
 	b.print(w, time.Since(began))
 	return nil
@@ -97,12 +96,6 @@ func (b *bench) syncs() error {
 		l := load{s.addr, letters, sessions, b.perSession}
 		l.run(b.ctx)
 		b.syncsPer[i] = float64(syncsOf(s.path("syncs"), file)-before) / float64(len(letters))
-		for _, pid := range family(s.roots) { // strace ends with the daemon
-			if pid != family(s.roots)[0] {
-				syscall.Kill(pid, syscall.SIGTERM)
-				break
-			}
-		}
 		s.stop()
 	}
 	return nil

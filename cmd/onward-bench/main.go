@@ -20,6 +20,7 @@ import (
 type bench struct {
 	ctx        context.Context
 	dir        string // for all files, on the disk that is measured
+	group      string // the control group of all programs but the bench
 	onward     string // the program
 	commit     string // of it
 	world      *world
@@ -71,13 +72,18 @@ func run(program string, scale float64, perSession int, profile, only, commit st
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
-	b := &bench{ctx: ctx, dir: dir, onward: program, commit: commit, scale: scale, perSession: perSession}
+	group, err := newGroup()
+	if err != nil {
+		return err
+	}
+	defer os.Remove(group)
+	b := &bench{ctx: ctx, dir: dir, group: group, onward: program, commit: commit, scale: scale, perSession: perSession}
 	if b.world, err = newWorld(); err != nil {
 		return err
 	}
-	if b.sink, err = startSink(); err != nil {
+	if b.sink, err = startSink(ctx); err != nil {
 		return err
 	}
 	switch {
@@ -93,8 +99,10 @@ func run(program string, scale float64, perSession int, profile, only, commit st
 const insideVariable = "ONWARD_BENCH_DIR"
 
 // inside makes a loopback interface of our own, and our DNS server the only one:
-// no program can meet anything of this machine, or keep a port from it.
-const inside = `ip link set lo up && ip address add "$1/32" dev lo && mount --bind "$2" /etc/resolv.conf && shift 2 && exec "$@"`
+// no program can meet anything of this machine, or keep a port from it. It makes
+// sure that the control groups of version 2 are in their place.
+const inside = `ip link set lo up && ip address add "$1/32" dev lo && mount --bind "$2" /etc/resolv.conf &&
+{ [ -e "$3/cgroup.procs" ] || mount -t cgroup2 cgroup2 "$3"; } && shift 3 && exec "$@"`
 
 // enter starts this program again, inside. It returns on errors only.
 func enter() error {
@@ -120,6 +128,6 @@ func enter() error {
 	if err := os.WriteFile(resolvConf, []byte("nameserver "+dnsIP+"\n"), 0o644); err != nil {
 		return err
 	}
-	args := []string{unshare, "--net", "--mount", "--propagation", "private", "sh", "-c", inside, "sh", dnsIP, resolvConf, self}
+	args := []string{unshare, "--net", "--mount", "--propagation", "private", "sh", "-c", inside, "sh", dnsIP, resolvConf, groups, self}
 	return syscall.Exec(unshare, append(args, os.Args[1:]...), append(os.Environ(), insideVariable+"="+dir))
 }

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,93 +21,91 @@ const tick = 10 * time.Millisecond
 type process struct {
 	cmd   *exec.Cmd
 	alive io.Closer // while this is open the program runs
+	group string    // the directory of its control group
 }
 
 // leash runs between us and a program until our end of its standard input
-// closes. That happens in stop, and also when we die without any clean-up.
-const leash = `"$@" </dev/null & peer=$!; read -r _; kill "$peer"; wait "$peer"`
+// closes. That happens in stop, and also when we die without any clean-up. The
+// program is in a control group ($0), which whatever it starts cannot leave: what
+// it does not end itself ends with it.
+const leash = `(echo 0 >"$0/cgroup.procs" && exec "$@") </dev/null & peer=$!
+read -r _; kill "$peer"; wait "$peer"
+echo 1 >"$0/cgroup.kill"; until rmdir "$0" 2>/dev/null; do sleep 0.01; done`
 
-// start starts a program. What it prints goes to the file log.
-func start(log string, program ...string) (*process, error) {
+// start starts a program in a new control group within another one. What it
+// prints goes to the file log.
+func start(within, log string, program ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
-	cmd := exec.Command("sh", append([]string{"-c", leash, "sh"}, program...)...)
+	group, err := os.MkdirTemp(within, "")
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("sh", append([]string{"-c", leash, group}, program...)...)
 	cmd.Dir = filepath.Dir(log)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt from the terminal is for us, not for the leash
 	cmd.Stdout, cmd.Stderr = out, out
 	alive, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = cmd.Start()
 	}
-	return &process{cmd, alive}, cmd.Start()
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(group))
+	}
+	return &process{cmd, alive, group}, nil
 }
 
 // stop ends the program and waits for it.
 func (p *process) stop() {
 	p.alive.Close()
-	timer := time.AfterFunc(time.Minute, func() { p.cmd.Process.Kill() })
+	timer := time.AfterFunc(time.Minute, func() { os.WriteFile(filepath.Join(p.group, "cgroup.kill"), []byte("1"), 0) })
 	p.cmd.Wait()
 	timer.Stop()
 }
 
-// family returns the ids of the processes below roots: the programs themselves
-// and all they have started, without the shells between.
-func family(roots []*process) []int {
-	children := map[int][]int{}
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range stats {
-		if fields := stat(path); fields != nil {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-			parent, _ := strconv.Atoi(fields[1])
-			children[parent] = append(children[parent], pid)
-		}
-	}
-	var all []int
-	var walk func(pid int)
-	walk = func(pid int) {
-		all = append(all, pid)
-		for _, c := range children[pid] {
-			walk(c)
-		}
-	}
-	for _, r := range roots {
-		for _, c := range children[r.cmd.Process.Pid] {
-			walk(c)
-		}
-	}
-	return all
-}
+// groups is where the control groups of version 2 are, once we are inside.
+const groups = "/sys/fs/cgroup"
 
-// stat returns the fields of /proc/PID/stat from the third, the state, on.
-func stat(path string) []string {
-	text, err := os.ReadFile(path)
+// newGroup makes a control group within our own, for all programs.
+func newGroup() (string, error) {
+	if _, err := os.Stat(filepath.Join(groups, "cgroup.procs")); err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
-		return nil
+		return "", err
 	}
-	return strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	for line := range strings.Lines(string(text)) {
+		if own, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			return os.MkdirTemp(filepath.Join(groups, own), "onward-bench-")
+		}
+	}
+	return "", errors.New("this kernel has no control groups of version 2")
 }
 
-// cpu returns what the programs and everything they have ever started have
-// used. The ends of processes do not lose it: their parents keep it.
-func cpu(roots []*process) time.Duration {
-	var total time.Duration
-	for _, pid := range family(roots) {
-		if fields := stat(fmt.Sprintf("/proc/%d/stat", pid)); fields != nil {
-			for _, f := range fields[11:15] { // utime, stime, cutime, cstime
-				n, _ := strconv.Atoi(f)
-				total += time.Duration(n) * tick
-			}
-		}
+// usage returns what all that ever ran in a control group has used. What parents
+// know of their children is not enough: Exim does not wait for those that deliver.
+func usage(group string) time.Duration {
+	text, _ := os.ReadFile(filepath.Join(group, "cpu.stat"))
+	micro, _, _ := strings.Cut(strings.TrimPrefix(string(text), "usage_usec "), "\n")
+	n, _ := strconv.Atoi(micro)
+	return time.Duration(n) * time.Microsecond
+}
+
+// cpu returns what the programs and everything they have ever started have used.
+func cpu(roots []*process) (total time.Duration) {
+	for _, r := range roots {
+		total += usage(r.group)
 	}
 	return total
 }
 
 // busy returns the time of all processors that anything has used, and the part of
-// it that was the bench and all systems that it has stopped.
-func busy() (all, own time.Duration) {
+// it that was the bench and all systems, which are in the control group.
+func busy(group string) (all, own time.Duration) {
 	text, _ := os.ReadFile("/proc/stat")
 	first, _, _ := strings.Cut(string(text), "\n")
 	for i, f := range strings.Fields(first) {
@@ -115,23 +113,23 @@ func busy() (all, own time.Duration) {
 			all += time.Duration(n) * tick
 		}
 	}
-	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
-		var u syscall.Rusage
-		syscall.Getrusage(who, &u)
-		own += time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	}
-	return all, own
+	var u syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return all, time.Duration(u.Utime.Nano()+u.Stime.Nano()) + usage(group)
 }
 
 // memory returns what is resident in the programs, in octets. Pages that several
 // of them share count once (Pss), which is in favour of those with many processes.
 func memory(roots []*process) (total int) {
-	for _, pid := range family(roots) {
-		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-		for line := range strings.Lines(string(text)) {
-			if value, ok := strings.CutPrefix(line, "Pss:"); ok {
-				kib, _ := strconv.Atoi(strings.Fields(value)[0])
-				total += kib << 10
+	for _, r := range roots {
+		pids, _ := os.ReadFile(filepath.Join(r.group, "cgroup.procs"))
+		for pid := range strings.FieldsSeq(string(pids)) {
+			text, _ := os.ReadFile(fmt.Sprintf("/proc/%s/smaps_rollup", pid))
+			for line := range strings.Lines(string(text)) {
+				if value, ok := strings.CutPrefix(line, "Pss:"); ok {
+					kib, _ := strconv.Atoi(strings.Fields(value)[0])
+					total += kib << 10
+				}
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"hash/fnv"
 	"io"
@@ -23,6 +24,7 @@ type behaviour struct {
 // A sink is the destination: it takes messages and notes when each arrived. It
 // judges no client, to leave the machine to the system under test.
 type sink struct {
+	ctx      context.Context // nothing is waited for when it has ended
 	listener net.Listener
 
 	mu     sync.Mutex
@@ -50,12 +52,12 @@ type tally struct {
 	strangers  int // messages that nobody sent
 }
 
-func startSink() (*sink, error) {
+func startSink(ctx context.Context) (*sink, error) {
 	listener, err := net.Listen("tcp", sinkIP+":0")
 	if err != nil {
 		return nil, err
 	}
-	s := &sink{listener: listener}
+	s := &sink{ctx: ctx, listener: listener}
 	go s.serve()
 	return s, nil
 }
@@ -243,7 +245,7 @@ func (s *sink) wait(letters []*letter, answers []answer, patience time.Duration)
 		if n < least {
 			least, since = n, time.Now()
 		}
-		if n == 0 || time.Since(since) > patience {
+		if n == 0 || s.ctx.Err() != nil || time.Since(since) > patience {
 			return n
 		}
 		time.Sleep(20 * time.Millisecond)

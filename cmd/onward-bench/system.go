@@ -18,6 +18,7 @@ type system struct {
 	name  string
 	addr  string // where it takes mail
 	dir   string // its files
+	group string // of its processes
 	roots []*process
 	flush func() error // tries everything in the queue now
 	ready time.Duration
@@ -43,7 +44,7 @@ func (b *bench) make(name string, fill func(s *system) error) (_ *system, err er
 	if err := os.Chmod(dir, 0o755); err != nil { // most programs give up root
 		return nil, err
 	}
-	s := &system{name: name, dir: dir, addr: fmt.Sprintf("127.0.0.1:%d", freePort())}
+	s := &system{name: name, dir: dir, group: b.group, addr: fmt.Sprintf("127.0.0.1:%d", freePort())}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%s: %w\n%s", name, err, s.logs())
@@ -100,7 +101,7 @@ func (s *system) path(name string) string { return filepath.Join(s.dir, name) }
 
 // run starts a program of the system.
 func (s *system) run(program ...string) error {
-	p, err := start(s.path(filepath.Base(program[0])+".log"), program...)
+	p, err := start(s.group, s.path(filepath.Base(program[0])+".log"), program...)
 	if err == nil {
 		s.roots = append(s.roots, p)
 	}
