@@ -101,8 +101,8 @@ const insideVariable = "ONWARD_BENCH_DIR"
 // inside makes a loopback interface of our own, and our DNS server the only one:
 // no program can meet anything of this machine, or keep a port from it. It makes
 // sure that the control groups of version 2 are in their place.
-const inside = `ip link set lo up && ip address add "$1/32" dev lo && mount --bind "$2" /etc/resolv.conf &&
-{ [ -e "$3/cgroup.procs" ] || mount -t cgroup2 cgroup2 "$3"; } && shift 3 && exec "$@"`
+const inside = `ip link set lo up && ip address add "$1/32" dev lo && ip address add "$2" dev lo && mount --bind "$3" /etc/resolv.conf &&
+{ [ -e "$4/cgroup.procs" ] || mount -t cgroup2 cgroup2 "$4"; } && shift 4 && exec "$@"`
 
 // enter starts this program again, inside. It returns on errors only.
 func enter() error {
@@ -128,6 +128,6 @@ func enter() error {
 	if err := os.WriteFile(resolvConf, []byte("nameserver "+dnsIP+"\n"), 0o644); err != nil {
 		return err
 	}
-	args := []string{unshare, "--net", "--mount", "--propagation", "private", "sh", "-c", inside, "sh", dnsIP, resolvConf, groups, self}
+	args := []string{unshare, "--net", "--mount", "--propagation", "private", "sh", "-c", inside, "sh", dnsIP, clients, resolvConf, groups, self}
 	return syscall.Exec(unshare, append(args, os.Args[1:]...), append(os.Environ(), insideVariable+"="+dir))
 }

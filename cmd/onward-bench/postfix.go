@@ -46,7 +46,6 @@ alias_maps =
 local_recipient_maps =
 virtual_alias_domains = %[3]s
 virtual_alias_maps = texthash:%[2]s/aliases
-smtp_tcp_port = %[4]d
 message_size_limit = 52428800
 mailbox_size_limit = 0
 default_process_limit = 1500
@@ -59,18 +58,18 @@ smtpd_relay_restrictions = reject_unauth_destination
 // postfix makes Postfix alone: it checks and signs nothing, and keeps the
 // return path.
 func postfix(b *bench) (*system, error) {
-	return b.make("postfix", func(s *system) error { return startPostfix(b, s, "", "") })
+	return b.make("postfix", func(s *system) error { return startPostfix(s, "", "") })
 }
 
 // startPostfix starts the master, with more in its two files.
-func startPostfix(b *bench, s *system, mainMore, masterMore string) error {
+func startPostfix(s *system, mainMore, masterMore string) error {
 	var aliasMap strings.Builder
 	for i := range aliases {
 		fmt.Fprintf(&aliasMap, "a%d@%s u%d@dest.example\n", i, domain, i)
 	}
 	for name, text := range map[string]string{
 		"aliases":   aliasMap.String(),
-		"main.cf":   fmt.Sprintf(mainCF, ourHost, s.dir, domain, b.sink.port()) + mainMore,
+		"main.cf":   fmt.Sprintf(mainCF, ourHost, s.dir, domain) + mainMore,
 		"master.cf": s.addr + services + masterMore,
 	} {
 		if err := s.write(name, text); err != nil {
@@ -196,6 +195,6 @@ func stack(b *bench) (*system, error) {
 				return err
 			}
 		}
-		return startPostfix(b, s, fmt.Sprintf(stackMain, s.dir, forward, reverse), fmt.Sprintf(stackMaster, s.dir))
+		return startPostfix(s, fmt.Sprintf(stackMain, s.dir, forward, reverse), fmt.Sprintf(stackMaster, s.dir))
 	})
 }

@@ -129,7 +129,7 @@ limits:
   client_messages_per_minute: 0
   client_size_per_minute: 0
   in_flight: 0
-delivery: {port: %d, allow_private: true, per_destination: 0, per_mailbox: 0, per_mailbox_per_second: 0}
+delivery: {allow_private: true, per_destination: 0, per_mailbox: 0, per_mailbox_per_second: 0}
 domains:
   %s:
     aliases:
@@ -150,7 +150,7 @@ func onwardUnder(n int, wrapper ...string) maker {
 		return b.make("onward", func(s *system) error {
 			admin := freePort()
 			var config strings.Builder
-			fmt.Fprintf(&config, onwardConfig, ourHost, s.path("state"), s.addr, dnsIP, admin, b.sink.port(), domain)
+			fmt.Fprintf(&config, onwardConfig, ourHost, s.path("state"), s.addr, dnsIP, admin, domain)
 			for i := range n {
 				fmt.Fprintf(&config, "      a%d: u%d@dest.example\n", i, i)
 			}

@@ -16,8 +16,12 @@ const (
 	domain    = "fwd.example"    // of the aliases a0 to a99
 	aliases   = 100
 	senders   = 50          // domains, each with a key, SPF and a DMARC policy that refuses
-	clientIPs = 250         // 127.0.1.1 and so on, with names
+	clientIPs = 250         // within clients, with names
 	sinkIP    = "127.0.0.9" // of the MX of all domains but ours
+
+	// clients are where mail comes from: not on loopback, which libspf2 takes for
+	// authorised whatever a domain says.
+	clients = "198.51.100.0/24"
 )
 
 // A world is the DNS that every system asks, and the keys of the senders.
@@ -37,7 +41,7 @@ func newWorld() (*world, error) {
 	for n := range clientIPs {
 		host := fmt.Sprintf("c%d.writer.example", n)
 		w.set(host, resolver.TypeA, clientIP(n).String())
-		w.set(fmt.Sprintf("%d.1.0.127.in-addr.arpa", 1+n), resolver.TypePTR, host+".")
+		w.set(fmt.Sprintf("%d.100.51.198.in-addr.arpa", 1+n), resolver.TypePTR, host+".")
 	}
 	for i := range senders {
 		name := senderDomain(i)
@@ -45,7 +49,7 @@ func newWorld() (*world, error) {
 		w.keys = append(w.keys, key)
 		w.set(key.Record())
 		w.set(name, resolver.TypeMX, "10 mx.dest.example.")
-		w.set(name, resolver.TypeTXT, "v=spf1 ip4:127.0.0.0/8 -all")
+		w.set(name, resolver.TypeTXT, "v=spf1 ip4:"+clients+" -all")
 		w.set("_dmarc."+name, resolver.TypeTXT, "v=DMARC1; p=reject")
 	}
 	var err error
@@ -73,7 +77,7 @@ func (w *world) set(name string, t resolver.Type, data string) {
 	}
 }
 
-func clientIP(n int) net.IP { return net.IPv4(127, 0, 1, byte(1+n)) }
+func clientIP(n int) net.IP { return net.IPv4(198, 51, 100, byte(1+n)) }
 
 func senderDomain(i int) string { return fmt.Sprintf("s%d.example", i) }
 
