@@ -173,43 +173,6 @@ func (b *bench) distant() error {
 	return nil
 }
 
-// depth fills the queue of one daemon, and starts it again.
-func (b *bench) depth() error {
-	s, err := onward(aliases)(b)
-	if err != nil {
-		return err
-	}
-	defer func() { s.stop() }()
-	letters := b.letters[:b.n(2000)]
-	b.sink.reset(letters, behaviour{allLater: true})
-	var rates []float64
-	before := 0
-	for range 10 {
-		l := load{s.addr, letters, 64, b.perSession}
-		began := time.Now()
-		for _, a := range l.run(b.ctx) {
-			if a.code == 250 {
-				b.deep++
-			}
-		}
-		rates = append(rates, float64(len(letters))/time.Since(began).Seconds())
-		if before == 0 {
-			before = memory(s.roots)
-		}
-	}
-	b.deepRate = rates[9] / rates[0]
-	b.deepMemory = float64(memory(s.roots)-before) / float64(b.deep-b.deep/10)
-	s.roots[0].stop()
-	s.roots = nil
-	began := time.Now()
-	if err := s.run(b.onward, "serve", "-c", s.path("onward.yaml")); err != nil {
-		return err
-	}
-	err = s.await()
-	b.deepStart = time.Since(began)
-	return err
-}
-
 // find returns the last result of a task.
 func (b *bench) find(system, task string, sessions int) *result {
 	for i := len(b.results) - 1; i >= 0; i-- {

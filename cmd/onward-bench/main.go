@@ -42,10 +42,7 @@ type bench struct {
 	aliasLoad   time.Duration
 	aliasMemory int
 	inFlight    int // octets for one more large message
-	deep        int // messages queued
-	deepRate    float64
-	deepMemory  float64
-	deepStart   time.Duration
+	deep        deep
 }
 
 func main() {

@@ -39,8 +39,13 @@ type result struct {
 }
 
 // acceptedRate and deliveredRate are messages a second.
-func (r *result) acceptedRate() float64  { return float64(r.accepted) / r.took.Seconds() }
-func (r *result) deliveredRate() float64 { return float64(r.fate.delivered) / r.arrivedTook.Seconds() }
+func (r *result) acceptedRate() float64 { return float64(r.accepted) / r.took.Seconds() }
+func (r *result) deliveredRate() float64 {
+	if r.fate.delivered == 0 {
+		return 0
+	}
+	return float64(r.fate.delivered) / r.arrivedTook.Seconds()
+}
 
 // measure runs a task against a system.
 func (b *bench) measure(s *system, t task) *result {
@@ -52,13 +57,14 @@ func (b *bench) measure(s *system, t task) *result {
 	answers := l.run(b.ctx)
 	r.took = time.Since(began)
 	r.count(answers)
-	if !t.behave.allLater && t.behave.later == 0 {
+	later := t.behave.allLater || t.behave.later > 0
+	if !later {
 		r.lost = b.sink.wait(t.letters, answers, 20*time.Second)
 	}
 	r.cpu = cpu(s.roots) - before
 	r.cpuPerLetter = r.cpu / time.Duration(len(t.letters))
 	r.peak = peak()
-	if t.behave.allLater || t.behave.later > 0 {
+	if later && !t.behave.forever {
 		r.lost = b.drain(s, t, r, answers)
 	}
 	r.fate = b.sink.tally()

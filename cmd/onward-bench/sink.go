@@ -17,6 +17,7 @@ import (
 type behaviour struct {
 	delay    time.Duration // before the answer to the final dot, as a large provider's
 	allLater bool          // 451 to everything
+	forever  bool          // nothing changes that; what is queued stays queued
 	later    int           // percent of messages that are answered 451 at first
 	never    int           // percent that are answered 550
 }
@@ -212,6 +213,12 @@ func share(id string) int {
 	h := fnv.New32a()
 	io.WriteString(h, id)
 	return int(h.Sum32() % 100)
+}
+
+// answered counts the messages that have had an answer, each time.
+func (s *sink) answered() int {
+	t := s.tally()
+	return t.delivered + t.duplicates + t.deferred + t.refused
 }
 
 // change makes the destination behave otherwise from now on.

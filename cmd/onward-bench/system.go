@@ -24,12 +24,18 @@ type system struct {
 	ready time.Duration
 }
 
-// stop ends all programs, the last started first, and removes their files.
+// stop ends all programs and removes their files.
 func (s *system) stop() {
+	s.halt()
+	os.RemoveAll(s.dir)
+}
+
+// halt ends all programs, the last started first.
+func (s *system) halt() {
 	for i := len(s.roots) - 1; i >= 0; i-- {
 		s.roots[i].stop()
 	}
-	os.RemoveAll(s.dir)
+	s.roots = nil
 }
 
 // A maker starts a system.
@@ -129,28 +135,32 @@ limits:
   client_messages_per_minute: 0
   client_size_per_minute: 0
   in_flight: 0
+queue: {messages: 0}
 delivery: {allow_private: true, per_destination: 0, per_mailbox: 0, per_mailbox_per_second: 0}
+%s
 domains:
   %s:
     aliases:
 `
 
 // onward makes the daemon, with so many aliases.
-func onward(n int) maker { return onwardUnder(n) }
+func onward(n int) maker { return onwardUnder(n, "") }
+
+// unsigned makes the daemon, without our signature on what it passes on.
+var unsigned = onwardUnder(aliases, "dkim: {sign: false}")
 
 // traced makes the daemon under strace, which writes a line or two for each sync
 // into the file syncs, one of them with the path.
-func traced(b *bench) (*system, error) {
-	return onwardUnder(aliases, "strace", "-f", "--seccomp-bpf", "-qq", "-y", "-o", "syncs", "-e", "trace=fsync,fdatasync", "-e", "signal=none")(b)
-}
+var traced = onwardUnder(aliases, "", "strace", "-f", "--seccomp-bpf", "-qq", "-y", "-o", "syncs", "-e", "trace=fsync,fdatasync", "-e", "signal=none")
 
-// onwardUnder makes the daemon, started by another program if there is one.
-func onwardUnder(n int, wrapper ...string) maker {
+// onwardUnder makes the daemon, with more in its configuration, and started by
+// another program if there is one.
+func onwardUnder(n int, more string, wrapper ...string) maker {
 	return func(b *bench) (*system, error) {
 		return b.make("onward", func(s *system) error {
 			admin := freePort()
 			var config strings.Builder
-			fmt.Fprintf(&config, onwardConfig, ourHost, s.path("state"), s.addr, dnsIP, admin, domain)
+			fmt.Fprintf(&config, onwardConfig, ourHost, s.path("state"), s.addr, dnsIP, admin, more, domain)
 			for i := range n {
 				fmt.Fprintf(&config, "      a%d: u%d@dest.example\n", i, i)
 			}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"errors"
+	"time"
+)
+
+// A deep is what came out for a daemon with many messages in its queue, beside
+// one with few.
+type deep struct {
+	queued     int     // in the deep queue, before anything was measured
+	comes      [2]pace // into the queue: few, many
+	goes       [2]pace // out of it
+	memory     float64 // for each message, in octets
+	start      time.Duration
+	firstTried time.Duration // since that start began
+}
+
+const few, many = 0, 1
+
+// A pace is how fast messages go somewhere.
+type pace struct {
+	rate float64       // messages a second
+	cpu  time.Duration // for each message
+}
+
+func newPace(messages int, took, cpu time.Duration) pace {
+	return pace{float64(messages) / took.Seconds(), cpu / time.Duration(messages)}
+}
+
+// depth fills the queue of one daemon and compares it with another one. Messages
+// are small and have no signature of ours, so that most of their cost is the queue.
+func (b *bench) depth() error {
+	var s [2]*system
+	for i := range s {
+		var err error
+		if s[i], err = unsigned(b); err != nil {
+			return err
+		}
+		defer s[i].stop()
+	}
+	letters := b.world.write(b.n(2000), kb)
+	warm := b.fill(s[few], letters, b.n(2000))
+	b.deep.queued = b.fill(s[many], letters, b.n(100_000))
+	b.comes(s, letters)
+	b.deep.memory = float64(memory(s[many].roots)-memory(s[few].roots)) / float64(b.deep.queued-warm)
+	for i := range s {
+		var err error
+		if b.deep.goes[i], err = b.goes(s[i], letters); err != nil {
+			return err
+		}
+		if i == few {
+			s[few].halt()
+		}
+	}
+	return b.restart(s[many], letters)
+}
+
+// fill puts n messages into the queue and returns how many were accepted.
+func (b *bench) fill(s *system, letters []*letter, n int) (queued int) {
+	b.sink.reset(letters, behaviour{allLater: true})
+	for left := n; left > 0 && b.ctx.Err() == nil; left -= len(letters) {
+		l := load{s.addr, letters[:min(left, len(letters))], 64, len(letters)}
+		for _, a := range l.run(b.ctx) {
+			if a.code == 250 {
+				queued++
+			}
+		}
+	}
+	return queued
+}
+
+// comes measures how fast messages come into the queues, in turns, so that both
+// meet the same machine.
+func (b *bench) comes(s [2]*system, letters []*letter) {
+	var took, cpu [2]time.Duration
+	const turns = 4
+	for range turns {
+		for i, name := range []string{"few queued", "many queued"} {
+			r := b.measure(s[i], task{name, letters, 64, behaviour{allLater: true, forever: true}})
+			took[i] += r.took
+			cpu[i] += r.cpu
+		}
+	}
+	for i := range s {
+		b.deep.comes[i] = newPace(turns*len(letters), took[i], cpu[i])
+	}
+}
+
+// goes measures how fast messages leave a queue once all is due and the
+// destination takes it, on a part of what comes has put into it. The beginning
+// does not count.
+func (b *bench) goes(s *system, letters []*letter) (pace, error) {
+	if err := s.flush(); err != nil {
+		return pace{}, err
+	}
+	b.sink.reset(letters, behaviour{})
+	first, last := len(letters)/10, 2*len(letters)
+	began, err := b.tried(first)
+	if err != nil {
+		return pace{}, err
+	}
+	used := cpu(s.roots)
+	ended, err := b.tried(last)
+	return newPace(last-first, ended.Sub(began), cpu(s.roots)-used), err
+}
+
+// restart measures how long the daemon needs until it takes mail again, and
+// until it tries the first message of the queue, all of which is due.
+func (b *bench) restart(s *system, letters []*letter) error {
+	s.halt()
+	b.sink.reset(letters, behaviour{})
+	began := time.Now()
+	if err := s.run(b.onward, "serve", "-c", s.path("onward.yaml")); err != nil {
+		return err
+	}
+	err := s.await()
+	b.deep.start = time.Since(began)
+	tried, wrong := b.tried(1)
+	b.deep.firstTried = tried.Sub(began)
+	return errors.Join(err, wrong)
+}
+
+// tried returns when the destination had answered n messages.
+func (b *bench) tried(n int) (time.Time, error) {
+	for end := time.Now().Add(time.Minute); b.ctx.Err() == nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if b.sink.answered() >= n {
+			return time.Now(), nil
+		}
+	}
+	return time.Now(), errors.New("the queue does not go out within a minute")
+}
