@@ -36,7 +36,7 @@ format:
 fuzz: ## fuzz every target for a minute
 	.ci/fuzz 1m
 
-bench: ## install Postfix and its helpers, and measure onward beside them: one table (docs/performance.md)
+bench: ## fetch Postfix, its helpers, Exim and chasquid, and measure onward beside them: one table (docs/performance.md)
 	.ci/bench-peers
 	go build -o build/ ./cmd/onward ./cmd/onward-bench
 	$(SUDO) build/onward-bench -onward build/onward -commit "$$(git describe --always --dirty)"

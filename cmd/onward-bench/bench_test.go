@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bufio"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -71,5 +74,36 @@ func TestProcess(t *testing.T) {
 	p.stop()
 	if _, err := os.Stat(p.group); !os.IsNotExist(err) {
 		t.Errorf("its control group is there still, or: %v", err)
+	}
+}
+
+// TestClientConnectsAnew: a server may close the connection between two
+// messages, and nothing is lost by it.
+func TestClientConnectsAnew(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(conn, "220 a\r\n250 b\r\n250 c\r\n250 d\r\n354 e\r\n250 f\r\n") // the client waits for each answer, but not for more
+			r := bufio.NewReader(conn)
+			for line := ""; err == nil && line != ".\r\n"; line, err = r.ReadString('\n') {
+			}
+			conn.Close()
+		}
+	}()
+	l := &letter{header: []byte("A: b\r\n"), body: []byte("\r\n")}
+	c := &client{addr: listener.Addr().String(), ip: net.IPv4(127, 0, 0, 1).To16()}
+	defer c.drop()
+	for i := range 3 {
+		if a := c.send(l); a.code != 250 {
+			t.Errorf("message %d: %d %s", i, a.code, a.text)
+		}
 	}
 }

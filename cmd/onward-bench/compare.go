@@ -23,18 +23,12 @@ func (b *bench) compare(w io.Writer) error {
 	b.large = b.world.write(b.n(12), 25*mb)
 	b.limits()
 	for _, do := range []func() error{
-		func() error { return b.usual("onward", onward(aliases), 1, &b.idle) },
-		func() error { return b.usual("postfix", postfix, 1, nil) },
-		func() error { return b.usual("stack", stack, 0.3, nil) },
-		b.queuePath, b.syncs, b.manyAliases, b.sizes, b.distant, b.depth,
+		b.each(b.usual), b.each(b.queuePath), b.syncs, b.manyAliases, b.each(b.sizes), b.distant, b.depth,
 	} {
 		if b.ctx.Err() != nil {
 			return b.ctx.Err()
 		}
-		if err := do(); err != nil {
-			b.troubles = append(b.troubles, err)
-			fmt.Fprintln(os.Stderr, err)
-		}
+		b.trouble(do())
 	}
 	allNow, ownNow := busy(b.group)
 	b.others = float64(allNow-all-(ownNow-own)) / float64(time.Since(began))
@@ -42,18 +36,46 @@ func (b *bench) compare(w io.Writer) error {
 	return nil
 }
 
+// trouble notes what could not be measured.
+func (b *bench) trouble(err error) {
+	if err != nil {
+		b.troubles = append(b.troubles, err)
+		fmt.Fprintln(os.Stderr, err)
+	}
+}
+
+// each returns what does something with all peers. One with which it fails, as
+// there is no package of it, is not measured from then on.
+func (b *bench) each(do func(p peer) error) func() error {
+	return func() error {
+		var left []peer
+		for _, p := range b.peers {
+			if b.ctx.Err() != nil {
+				return b.ctx.Err()
+			}
+			if err := do(p); err != nil {
+				b.trouble(err)
+				continue
+			}
+			left = append(left, p)
+		}
+		b.peers = left
+		return nil
+	}
+}
+
 // usual is messages of 10 KB by 1, 8 and 64 clients, and how the system ends
-// what the destination puts off or refuses. A slow system gets a share of them.
-func (b *bench) usual(name string, m maker, share float64, idle *int) error {
-	s, err := m(b)
+// what the destination puts off or refuses.
+func (b *bench) usual(p peer) error {
+	s, err := p.make(b)
 	if err != nil {
 		return err
 	}
 	defer s.stop()
-	some := func(n int) []*letter { return b.letters[:max(1, int(share*b.scale*float64(n)))] }
+	some := func(n int) []*letter { return b.letters[:max(1, int(p.share*b.scale*float64(n)))] }
 	time.Sleep(time.Second)
-	if idle != nil {
-		*idle = memory(s.roots)
+	if p.name == "onward" {
+		b.idle = memory(s.roots)
 	}
 	warm := load{s.addr, some(1000), 64, b.perSession}
 	b.sink.reset(warm.letters, behaviour{})
@@ -67,15 +89,13 @@ func (b *bench) usual(name string, m maker, share float64, idle *int) error {
 }
 
 // queuePath is a destination that puts off everything.
-func (b *bench) queuePath() error {
-	for _, m := range []maker{onward(aliases), postfix} {
-		s, err := m(b)
-		if err != nil {
-			return err
-		}
-		b.measure(s, task{"all put off", b.letters[:b.n(2000)], 64, behaviour{allLater: true}})
-		s.stop()
+func (b *bench) queuePath(p peer) error {
+	s, err := p.make(b)
+	if err != nil {
+		return err
 	}
+	defer s.stop()
+	b.measure(s, task{"all put off", b.letters[:max(1, int(p.share*b.scale*2000))], 64, behaviour{allLater: true}})
 	return nil
 }
 
@@ -144,20 +164,18 @@ func (b *bench) manyAliases() error {
 
 // sizes is messages from 1 KB to 25 MiB, and what one more large one in flight
 // needs.
-func (b *bench) sizes() error {
-	for _, m := range []maker{onward(aliases), postfix, stack} {
-		s, err := m(b)
-		if err != nil {
-			b.troubles = append(b.troubles, err)
-			continue
-		}
-		b.measure(s, task{"1 KB", b.world.write(b.n(600), kb), 8, behaviour{}})
-		b.measure(s, task{"1 MB", b.world.write(b.n(50), mb), 4, behaviour{}})
-		two := b.measure(s, task{"25 MiB", b.large[:min(len(b.large), 4)], 2, behaviour{}})
-		if twelve := b.measure(s, task{"25 MiB", b.large, 12, behaviour{}}); s.name == "onward" {
-			b.inFlight = (twelve.peak - two.peak) / 10
-		}
-		s.stop()
+func (b *bench) sizes(p peer) error {
+	s, err := p.make(b)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	b.measure(s, task{"1 KB", b.world.write(b.n(600), kb), 8, behaviour{}})
+	b.measure(s, task{"1 MB", b.world.write(b.n(50), mb), 4, behaviour{}})
+	two := b.measure(s, task{"25 MiB", b.large[:min(len(b.large), 4)], 2, behaviour{}})
+	twelve := b.measure(s, task{"25 MiB", b.large, 12, behaviour{}})
+	if p.name == "onward" {
+		b.inFlight = (twelve.peak - two.peak) / 10
 	}
 	return nil
 }

@@ -66,9 +66,15 @@ type client struct {
 // patience is how long a client waits for one answer.
 const patience = 2 * time.Minute
 
-// send sends one letter, on a new connection if there is none.
+// send sends one letter, on a new connection if there is none, or if the server
+// has closed the old one since the last letter.
 func (c *client) send(l *letter) answer {
+	old := c.conn != nil
 	a, err := c.transact(l)
+	if err != nil && old && a.code == 0 && a.began.IsZero() {
+		c.drop()
+		a, err = c.transact(l)
+	}
 	if err != nil {
 		a.text = err.Error()
 		c.drop()

@@ -1,6 +1,6 @@
 // Onward-bench measures onward beside other ways to forward mail, on loopback
 // and with the same messages, and prints one table. It is for Linux and root,
-// as Postfix is; `make bench` installs and builds what it needs.
+// as Postfix is; `make bench` fetches and builds what it needs.
 package main
 
 import (
@@ -27,6 +27,7 @@ type bench struct {
 	sink       *sink
 	scale      float64 // of the numbers of messages; below 1 to try the bench itself
 	perSession int
+	peers      []peer // that work, onward among them
 
 	letters []*letter // of 10 KB
 	large   []*letter // of 25 MiB
@@ -50,7 +51,7 @@ func main() {
 	scale := flag.Float64("scale", 1, "send so many times the messages")
 	perSession := flag.Int("messages", 10, "messages before a client connects anew")
 	profile := flag.String("profile", "", "only profile onward under load, and write the profiles to this `directory`")
-	only := flag.String("only", "", "measure only this `system`, to try it: onward, postfix or stack")
+	only := flag.String("only", "", "measure only this `system`, to try it: onward, postfix, stack, exim or chasquid")
 	commit := flag.String("commit", "unknown", "what the program was built from, for the table")
 	flag.Parse()
 	if err := run(*onward, *scale, *perSession, *profile, *only, *commit); err != nil {
@@ -76,7 +77,7 @@ func run(program string, scale float64, perSession int, profile, only, commit st
 		return err
 	}
 	defer os.Remove(group)
-	b := &bench{ctx: ctx, dir: dir, group: group, onward: program, commit: commit, scale: scale, perSession: perSession}
+	b := &bench{ctx: ctx, dir: dir, group: group, onward: program, commit: commit, scale: scale, perSession: perSession, peers: peers}
 	if b.world, err = newWorld(); err != nil {
 		return err
 	}

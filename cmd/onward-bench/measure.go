@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -153,8 +154,11 @@ func ms(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/1e6) }
 
 // try measures one system a little and shows the header of a message that came through.
 func (b *bench) try(name string) error {
-	makers := map[string]maker{"onward": onward(aliases), "postfix": postfix, "stack": stack}
-	s, err := makers[name](b)
+	i := slices.IndexFunc(peers, func(p peer) bool { return p.name == name })
+	if i < 0 {
+		return fmt.Errorf("no system %q", name)
+	}
+	s, err := peers[i].make(b)
 	if err != nil {
 		return err
 	}

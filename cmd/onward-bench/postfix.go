@@ -63,12 +63,8 @@ func postfix(b *bench) (*system, error) {
 
 // startPostfix starts the master, with more in its two files.
 func startPostfix(s *system, mainMore, masterMore string) error {
-	var aliasMap strings.Builder
-	for i := range aliases {
-		fmt.Fprintf(&aliasMap, "a%d@%s u%d@dest.example\n", i, domain, i)
-	}
 	for name, text := range map[string]string{
-		"aliases":   aliasMap.String(),
+		"aliases":   aliasList("a%d@" + domain + " u%d@dest.example\n"),
 		"main.cf":   fmt.Sprintf(mainCF, ourHost, s.dir, domain) + mainMore,
 		"master.cf": s.addr + services + masterMore,
 	} {
@@ -94,6 +90,15 @@ func startPostfix(s *system, mainMore, masterMore string) error {
 		return err
 	}
 	return s.run(daemons+"/master", "-c", s.dir)
+}
+
+// aliasList returns a line for each alias, with its number in two places.
+func aliasList(line string) string {
+	var b strings.Builder
+	for i := range aliases {
+		fmt.Fprintf(&b, line, i, i)
+	}
+	return b.String()
 }
 
 // ownedDir makes a directory that belongs to a user.

@@ -41,6 +41,21 @@ func (s *system) halt() {
 // A maker starts a system.
 type maker func(b *bench) (*system, error)
 
+// A peer is one way to forward mail.
+type peer struct {
+	name  string
+	make  maker
+	share float64 // of the messages: the slow ones get fewer
+}
+
+var peers = []peer{
+	{"onward", onward(aliases), 1},
+	{"postfix", postfix, 1},
+	{"stack", stack, 0.3},
+	{"exim", exim, 0.3},
+	{"chasquid", chasquid, 0.5},
+}
+
 // make starts a system in a directory of its own and waits until it takes mail.
 func (b *bench) make(name string, fill func(s *system) error) (_ *system, err error) {
 	dir, err := os.MkdirTemp(b.dir, name+"-")
@@ -96,7 +111,8 @@ func (s *system) await() error {
 func (s *system) logs() string {
 	var b strings.Builder
 	paths, _ := filepath.Glob(filepath.Join(s.dir, "*.log"))
-	for _, p := range paths {
+	within, _ := filepath.Glob(filepath.Join(s.dir, "*", "*.log"))
+	for _, p := range append(paths, within...) {
 		text, _ := os.ReadFile(p)
 		fmt.Fprintf(&b, "== %s\n%s\n", filepath.Base(p), text[max(0, len(text)-2000):])
 	}
