@@ -48,9 +48,10 @@ var oversigned = []string{
 // a field that stands more often, the topmost are not signed.
 const maxNamed = 5
 
-// turns are as many as there are processors, and are taken first come, first served.
-// RSA holds a processor for a millisecond: with sixty of them ready at once, whatever
-// a destination or sender says would be heard behind them all, each time it speaks.
+// turns are as many as there are processors when the program begins, and are taken
+// first come, first served. RSA holds a processor for a millisecond: with sixty of
+// them ready at once, whatever a destination or sender says would be heard behind
+// them all, each time it speaks.
 var turns = make(chan struct{}, runtime.GOMAXPROCS(0))
 
 // A Signer signs in the name of one domain. It is safe for concurrent use.
