@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"onward/internal/address"
 	"onward/internal/dsn"
 	"onward/internal/reply"
 	"onward/internal/smtpclient"
@@ -101,23 +102,30 @@ func keep(m *mail, d *delivery) *reply.Reply {
 }
 
 // own puts on disk what was not delivered: attempts to come, and refusals that
-// the sender is told of by a report, or that are held where it may not be.
+// the sender is told of by a report, or that are held where it may not be. With
+// each goes where else the message went, as a report may not tell of that either.
 func (f *Forwarder) own(ctx context.Context, m *mail, pending, no []*delivery) error {
+	private := m.domains()
 	var items []*store.Item
-	for _, d := range pending {
-		items = append(items, m.item(d))
-	}
-	for _, d := range no {
+	for _, d := range append(pending, no...) {
 		item := m.item(d)
-		item.Refused, item.Next = true, time.Now()
-		for _, other := range m.deliveries { // the report will have these words
-			if other != d {
-				item.Said = dsn.Hide(item.Said, other.target, item.Recipient)
-			}
-		}
+		item.Private = slices.DeleteFunc(slices.Clone(private), func(domain address.Domain) bool { return domain == d.target.Domain })
 		items = append(items, item)
 	}
+	for _, item := range items[len(pending):] {
+		item.Refused, item.Next = true, time.Now()
+	}
 	return f.Queue.Add(ctx, m.msg.Rest(), items)
+}
+
+// domains lists the domains of all targets, each once.
+func (m *mail) domains() []address.Domain {
+	var all []address.Domain
+	for _, d := range m.deliveries {
+		all = append(all, d.target.Domain)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // item is what the queue must know of a delivery.

@@ -448,6 +448,27 @@ func TestOtherAliasesAreNotForgotten(t *testing.T) {
 	}
 }
 
+// TestPrivateTargets holds that what is queued for one target knows the domains of
+// all others of the message, those that are served already too, so that no report
+// tells of a mailbox there.
+func TestPrivateTargets(t *testing.T) {
+	s := &script{results: map[string]smtpclient.Result{"a@x.example": smtpclient.Delivered, "b@y.example": smtpclient.Refused, "c@z.example": smtpclient.Deferred, "d@z.example": smtpclient.Deferred}}
+	env := envelope(t, "team@example.org>a@x.example,b@y.example", "all@example.org>c@z.example,d@z.example")
+	env.Bounceable = true
+	f, st := s.forwarder(t)
+	accept(t, f, env, content(t, "x: y\r\n"))
+	items, err := st.Items(t.Context(), store.Filter{})
+	if err != nil || len(items) != 3 {
+		t.Fatal(items, err)
+	}
+	for _, item := range items {
+		want := map[address.Domain]string{"y.example": "[x.example z.example]", "z.example": "[x.example y.example]"}[item.Target.Domain]
+		if got := fmt.Sprint(item.Private); got != want {
+			t.Errorf("%s: %s, want %s", item.Target, got, want)
+		}
+	}
+}
+
 // TestOneBadAttempt holds that a panic in one attempt is trouble with one
 // target only (RELIABILITY 89), and temporary.
 func TestOneBadAttempt(t *testing.T) {

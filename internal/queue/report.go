@@ -11,6 +11,7 @@ import (
 	"onward/internal/address"
 	"onward/internal/dsn"
 	"onward/internal/message"
+	"onward/internal/reply"
 	"onward/internal/smtpclient"
 	"onward/internal/store"
 )
@@ -60,18 +61,33 @@ func (q *quota) take(to address.Mailbox, now time.Time) bool {
 	return true
 }
 
-// compose writes the report that an item could not be delivered (N1).
+// compose writes the report that an item could not be delivered (N1). The words of
+// a destination may name any target of the message, as one may forward to another;
+// the sender is to learn none of them (N3).
 func compose(route Route, item *store.Item, header []byte, out smtpclient.Outcome, expired bool, now time.Time) ([]*store.Item, []byte, error) {
 	id := message.NewID(now)
 	mail, err := dsn.Report{
 		Hostname: route.Hostname, ID: id, Now: now,
 		Sender: item.Sender.Mailbox, Alias: item.Recipient, Also: item.Also, Target: item.Target, Arrived: item.Arrived,
-		Expired: expired, Host: out.Host, Reply: out.Reply, Said: out.Said, Header: header,
+		Expired: expired, Host: out.Host, Reply: hide(item, out.Reply), Said: hide(item, out.Said), Header: header,
 	}.Compose()
 	if err != nil {
 		return nil, nil, fmt.Errorf("report: %w", err)
 	}
 	return outgoing(route, mail, store.Report, id, item.Sender.Mailbox, item.Sender.Mailbox, now)
+}
+
+// hide returns a reply without addresses in the domains of the other targets. The
+// item's own is left out by the report.
+func hide(item *store.Item, words *reply.Reply) *reply.Reply {
+	if words == nil {
+		return nil
+	}
+	hidden := *words
+	for _, domain := range item.Private {
+		hidden.Text = dsn.Hide(hidden.Text, address.Mailbox{Domain: domain}, item.Recipient)
+	}
+	return &hidden
 }
 
 // outgoing makes items of mail of our own, signed (RELIABILITY 32), with a null

@@ -86,9 +86,9 @@ func addRest(tx *database.Tx, in *pieces, rest int64, uses int) (int64, error) {
 func addItem(tx *database.Tx, i *Item) error {
 	i.Kind, i.State = cmp.Or(i.Kind, Mail), cmp.Or(i.State, Waiting)
 	const insert = `INSERT INTO item (` + columns + `)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	_, err := tx.Exec(insert, i.ID, i.Message, i.Kind, i.Sender.String(), i.Bounceable, i.From.String(), i.Recipient.String(), lines(i.Also), i.Target.String(),
-		i.domain, i.rest, i.Size, i.EightBit, i.UTF8, toMicro(i.Arrived), toMicro(i.Expires), i.State, i.Reason, i.Refused, i.Attempts, i.Tried, i.Unfinished,
+		lines(i.Private), i.domain, i.rest, i.Size, i.EightBit, i.UTF8, toMicro(i.Arrived), toMicro(i.Expires), i.State, i.Reason, i.Refused, i.Attempts, i.Tried, i.Unfinished,
 		toMicro(i.Next), i.Owner, toMicro(i.Until), i.Host, i.Said, i.Paused)
 	if err != nil {
 		return err

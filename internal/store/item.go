@@ -52,8 +52,9 @@ type Item struct {
 	Recipient  address.Mailbox     // what was written to
 	Also       []address.Mailbox   // likewise, and leads to the same target
 	Target     address.Mailbox
-	Header     []byte // for Add only; see Store.Header
-	Size       int64  // octets of Header and rest, set by whoever adds it
+	Private    []address.Domain // of the other targets of the message: no report tells of an address there
+	Header     []byte           // for Add only; see Store.Header
+	Size       int64            // octets of Header and rest, set by whoever adds it
 	EightBit   bool
 	UTF8       bool
 	Arrived    time.Time
@@ -76,16 +77,16 @@ type Item struct {
 }
 
 // columns are what scan reads.
-const columns = `id, message, kind, sender, bounceable, return_path, recipient, also, target, domain, rest, size, eight_bit, utf8,
+const columns = `id, message, kind, sender, bounceable, return_path, recipient, also, target, private, domain, rest, size, eight_bit, utf8,
 	arrived, expires, state, reason, refused, attempts, tried, unfinished, next, owner, lease_until, host, said, paused`
 
 // scan reads one item. One that is there and makes no sense comes back with the
 // error and what could be read; its ID is right (RELIABILITY.md 91).
 func scan(row interface{ Scan(...any) error }) (*Item, error) {
 	var i Item
-	var sender, from, recipient, also, target string
+	var sender, from, recipient, also, target, private string
 	var arrived, expires, next, until int64
-	err := row.Scan(&i.ID, &i.Message, &i.Kind, &sender, &i.Bounceable, &from, &recipient, &also, &target, &i.domain, &i.rest, &i.Size, &i.EightBit, &i.UTF8,
+	err := row.Scan(&i.ID, &i.Message, &i.Kind, &sender, &i.Bounceable, &from, &recipient, &also, &target, &private, &i.domain, &i.rest, &i.Size, &i.EightBit, &i.UTF8,
 		&arrived, &expires, &i.State, &i.Reason, &i.Refused, &i.Attempts, &i.Tried, &i.Unfinished, &next, &i.Owner, &until, &i.Host, &i.Said, &i.Paused)
 	if err != nil {
 		return nil, err
@@ -101,6 +102,10 @@ func scan(row interface{ Scan(...any) error }) (*Item, error) {
 	for line := range strings.Lines(also) {
 		i.Also = append(i.Also, parse(strings.TrimSuffix(line, "\n")))
 	}
+	for line := range strings.Lines(private) {
+		domain, err := address.ParseDomain(strings.TrimSuffix(line, "\n"))
+		i.Private, bad = append(i.Private, domain), cmp.Or(bad, err)
+	}
 	if sender != "" {
 		i.Sender = address.ReversePath{Mailbox: parse(sender)}
 	}
@@ -113,9 +118,9 @@ func scan(row interface{ Scan(...any) error }) (*Item, error) {
 	return &i, nil
 }
 
-// lines writes addresses as they are stored: one a line, as none has a line end in
-// it.
-func lines(all []address.Mailbox) string {
+// lines writes addresses and domains as they are stored: one a line, as none has a
+// line end in it.
+func lines[T fmt.Stringer](all []T) string {
 	var b strings.Builder
 	for _, m := range all {
 		b.WriteString(m.String() + "\n")

@@ -267,7 +267,7 @@ func TestOpenRefuses(t *testing.T) {
 			if _, err := raw(t, dir).Exec(`INSERT INTO migration (number) VALUES (999)`); err != nil {
 				t.Fatal(err)
 			}
-		}, "its schema is number 999, but this version of onward knows only 5: start the newer version"},
+		}, "its schema is number 999, but this version of onward knows only 6: start the newer version"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "state")
