@@ -365,8 +365,17 @@ func (r *running) queueRoute() queue.Route {
 	return route
 }
 
-// home is where mail of ours to an address goes.
+// home is where mail of ours to an address goes: to a return path of ours, as with
+// what comes in, to whom it stands for. Where that is nobody any more there are no
+// targets.
 func (r *running) home(to address.Mailbox) []address.Mailbox {
+	if r.policy.Returns.Is(to) {
+		sender, err := r.policy.Returns.Restore(context.Background(), to) // asks the store at most
+		if err != nil {
+			return nil
+		}
+		to = sender
+	}
 	if !r.policy.Aliases.Owns(to.Domain) {
 		return []address.Mailbox{to}
 	}

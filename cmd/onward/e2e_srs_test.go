@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"onward/internal/resolver"
 )
 
 // The vectors were made by other programs with other defaults, so secrets, date
@@ -113,4 +116,42 @@ func changed(s string, i int) string {
 		other = "B"
 	}
 	return s[:i] + other + s[i+1:]
+}
+
+// The report on mail that comes under a return path of ours, as it does when another
+// server forwards to us what it had from us, goes to who wrote first. When the path
+// does not lead there any more the message is held, and never lost in a circle.
+func TestReportToReturnPath(t *testing.T) {
+	s := newStand(t, "team: [ann@dest.example, bob@dest.example]")
+	if err := s.zone.Set("mx.onward.example", resolver.TypeTXT, "v=spf1 ip4:127.0.0.1 -all"); err != nil {
+		t.Fatal(err)
+	}
+	s.sink.Answer("RCPT TO:<bob@dest.example>", "550 5.1.1 no bob here")
+	path, arrived := "", 0
+	for _, sender := range []string{"ada@sender.example", strings.Repeat("a", 64) + "@sender.example"} {
+		send(s.dial(t), sender, "team@alias.example", "250 2.0.0 ")
+		arrived++
+		path, _, _ = strings.Cut(strings.TrimPrefix(s.arrived(t, arrived).Mail, "MAIL FROM:<"), ">")
+		mark := s.log.mark()
+		send(s.dial(t), path, "team@alias.example", "250 2.0.0 ")
+		s.log.wait(t, mark, "msg=reported .*bob@dest.example")
+		arrived += 2 // ann's copy, and the report
+		if report := s.arrived(t, arrived); report.Rcpt[0] != "RCPT TO:<"+sender+">" || !strings.Contains(string(report.Data), "5.1.1") {
+			t.Errorf("the report to %s went to %s:\n%s", sender, report.Rcpt, report.Data)
+		}
+	}
+
+	s.sink.Answer("RCPT TO:<bob@dest.example>", "451 4.3.0 the mailbox is away")
+	send(s.dial(t), path, "team@alias.example", "250 2.0.0 ")
+	if err := os.WriteFile(s.dir+"/state/srs-secret", []byte("another secret, of twenty octets and more\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mark := s.log.mark()
+	s.signal(t, syscall.SIGHUP)
+	s.log.wait(t, mark, "msg=\"configuration reloaded\"")
+	s.sink.Answer("RCPT TO:<bob@dest.example>", "550 5.1.1 no bob here")
+	if stdout, stderr, status := onward(t, "queue", "retry", "--all", "-c", s.config()); status != 0 {
+		t.Fatal(stdout, stderr)
+	}
+	s.log.wait(t, mark, "msg=held .*leads nowhere")
 }

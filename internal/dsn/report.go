@@ -23,7 +23,7 @@ type Report struct {
 	Hostname address.Domain  // ours
 	ID       string          // of the report itself: message.NewID
 	Now      time.Time       //
-	Sender   address.Mailbox // who wrote, as MAIL FROM came in; never an SRS address of ours
+	Sender   address.Mailbox // who wrote, as MAIL FROM came in
 	Alias    address.Mailbox // what it was written to
 	Also     []address.Mailbox
 	Target   address.Mailbox // where it should have gone, to leave that out
