@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,21 +58,39 @@ func (m *mail) listTargets(ctx context.Context) error {
 	byTarget := map[address.Mailbox]*delivery{}
 	for _, recipient := range m.env.Recipients {
 		for _, target := range recipient.Targets {
-			if d := byTarget[target.Fold()]; d != nil {
-				d.recipients = append(d.recipients, recipient)
-				continue
+			d := byTarget[target.Fold()]
+			if d == nil {
+				d = &delivery{target: target}
+				byTarget[target.Fold()] = d
+				m.deliveries = append(m.deliveries, d)
 			}
-			from, err := m.returnPath(ctx, recipient)
-			if err != nil {
-				return err
-			}
-			d := &delivery{target: target, recipients: []message.Recipient{recipient}, from: from}
-			byTarget[target.Fold()] = d
-			m.deliveries = append(m.deliveries, d)
+			d.recipients = append(d.recipients, recipient)
+		}
+	}
+	for _, d := range m.deliveries {
+		slices.SortStableFunc(d.recipients, mildestFirst)
+		var err error
+		if d.from, err = m.returnPath(ctx, d.recipients[0]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
+
+// mildestFirst orders the recipients that lead to one target. The first decides for
+// all how the copy is made, whatever order the sender named them in: no alias may
+// lose what another one of the same mailbox would have let through. A reply address
+// comes before an alias as mild, since it keeps the mailbox behind it private.
+func mildestFirst(a, b message.Recipient) int {
+	return cmp.Or(
+		cmp.Compare(harshness[a.Breaks], harshness[b.Breaks]),
+		strings.Compare(b.As.String(), a.As.String()),
+		strings.Compare(a.Address.Fold().String(), b.Address.Fold().String()),
+	)
+}
+
+// harshness is 0 for mail that is forwarded as it is.
+var harshness = map[message.Breaks]int{message.Rewrite: 1, message.Refuse: 2}
 
 // returnPath is the null sender for what goes back through a return path, an
 // automatic reply too: an answer to it would have nowhere to go. What goes to an

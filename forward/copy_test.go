@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -181,6 +182,66 @@ func TestSurvival(t *testing.T) {
 			}
 			if tt.rewritten && (after.Author.Domain != "mx.example.org" || !strings.Contains(out, "Reply-To: ") || !strings.HasSuffix(out, "\r\n\r\nhello\r\n")) {
 				t.Errorf("the rewritten copy is\n%s", out)
+			}
+		})
+	}
+}
+
+// TestMildestRule holds that where recipients with different rules lead to one
+// mailbox, the mildest of them decides about the copy, whatever order they come in.
+// So it is with all that a copy takes from one of them: its return path, who signs,
+// whether our own signature would vouch for a forged From, and whether a reply address
+// keeps the writer private.
+func TestMildestRule(t *testing.T) {
+	alias := func(name string, rule message.Breaks) message.Recipient {
+		return message.Recipient{Address: mailbox(t, name), Targets: []address.Mailbox{mailbox(t, "old@gmail.com")}, Breaks: rule}
+	}
+	answered := alias("reply-x@mx.example.org", message.Forward)
+	answered.As = mailbox(t, "me@example.org")
+	for _, tt := range []struct {
+		name, sender, author string
+		recipients           []message.Recipient
+		code                 int
+		want                 address.Domain // of the author, at the mailbox
+	}{
+		{"refuse, rewrite", "x@letters.example", "letters.example", []message.Recipient{alias("a@example.org", message.Refuse), alias("b@example.org", message.Rewrite)}, 250, "mx.example.org"},
+		{"refuse, forward", "x@letters.example", "letters.example", []message.Recipient{alias("a@example.org", message.Refuse), alias("b@example.org", message.Forward)}, 250, "letters.example"},
+		{"rewrite, forward", "x@letters.example", "letters.example", []message.Recipient{alias("a@example.org", message.Rewrite), alias("b@example.org", message.Forward)}, 250, "letters.example"},
+		{"refuse twice", "x@letters.example", "letters.example", []message.Recipient{alias("a@example.org", message.Refuse), alias("b@example.org", message.Refuse)}, 550, ""},
+		{"two SRS domains", "x@none.example", "example.org", []message.Recipient{alias("a@example.org", message.Rewrite), alias("b@letters.example", message.Rewrite)}, 250, "mx.example.org"},
+		{"a reply address", "x@none.example", "none.example", []message.Recipient{alias("a@example.org", message.Forward), answered}, 250, "example.org"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var copies []string
+			for range 2 {
+				slices.Reverse(tt.recipients)
+				w := newWorld(t, false)
+				w.change(func(r *Route) {
+					r.Conceal = srsLike
+					r.Domain = func(d address.Domain) address.Domain { return "mx." + d }
+				})
+				msg := content(t, from(tt.author))
+				verdict := w.judge(tt.sender, msg)
+				env := envelope(t)
+				env.From, env.Recipients = verdict.From, tt.recipients
+				if answer, _ := w.f.Accept(t.Context(), env, verdict, msg); answer.Code != tt.code {
+					t.Fatalf("answer %v", answer)
+				}
+				if tt.code != 250 {
+					continue
+				}
+				if len(w.sent) != 1 {
+					t.Fatalf("%d copies", len(w.sent))
+				}
+				b, _ := io.ReadAll(w.sent[0].Open())
+				after := w.judge(w.sent[0].From.String(), content(t, string(b)))
+				if after.Author.Domain != tt.want {
+					t.Errorf("From is %s, want %s in\n%s", after.Author.Domain, tt.want, b)
+				}
+				copies = append(copies, w.sent[0].From.String()+" signed by "+after.DKIM[0].Domain)
+			}
+			if tt.code == 250 && copies[0] != copies[1] {
+				t.Errorf("the order decides: %q", copies)
 			}
 		})
 	}

@@ -109,7 +109,7 @@ type mail struct {
 // A delivery is one target of one message: the copy, and what became of it.
 type delivery struct {
 	target     address.Mailbox
-	recipients []message.Recipient // those who lead to this target, at least one
+	recipients []message.Recipient // those who lead to this target, at least one; the first decides for all
 	from       address.ReversePath
 	copy       *message.Message // as it goes out; shares the bytes of the body
 	survivors  []dkim.Survivor  // of the signatures that passed
