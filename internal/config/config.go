@@ -150,7 +150,7 @@ type DNS struct {
 type SRS struct {
 	Domain      address.Domain `yaml:"domain" is:"host" default:"hostname" example:"srs.example.org" doc:"The domain of rewritten return paths."`
 	HashLength  int            `yaml:"hash_length" min:"4" max:"27" example:"10" doc:"Characters of the hash; shorter ones are not accepted back."`
-	MaxAge      time.Duration  `yaml:"max_age" is:"days" min:"1d" max:"365d" example:"14d" doc:"How long bounces are accepted, in whole days."`
+	MaxAge      time.Duration  `yaml:"max_age" is:"days" min:"1d" max:"365d" example:"14d" doc:"How long bounces are accepted, in whole days; longer than queue.lifetime."`
 	AutoReplies bool           `yaml:"auto_replies" example:"true" doc:"Carry automatic replies, which name a sender, back to the first sender too, when they say what they are (RFC 3834)."`
 	SecretFile  string         `yaml:"secret_file" is:"file" default:"srs-secret in state_dir" example:"/etc/onward/srs-secret" doc:"The file of secrets; the default one is made on first start, a named one must exist."` // empty: srs-secret in StateDir
 }
@@ -224,7 +224,7 @@ type Delivery struct {
 
 // Queue bounds what is kept for later (RELIABILITY.md 5). Zero means off.
 type Queue struct {
-	Lifetime time.Duration `yaml:"lifetime" min:"1h" max:"13d" example:"5d" doc:"How long delivery is tried before the sender is told, or the message is held."`
+	Lifetime time.Duration `yaml:"lifetime" min:"1h" max:"13d" example:"5d" doc:"How long delivery is tried before the sender is told, or the message is held; shorter than srs.max_age."`
 	Messages int           `yaml:"messages" max:"10000000" example:"100000" doc:"Messages in the queue, each target counted; 0 for no limit. Beyond it senders hear 4xx."`
 	Size     int64         `yaml:"size" is:"size" max:"8000GiB" example:"20GiB" doc:"Octets in the queue; 0 for no limit."`
 }

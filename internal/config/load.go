@@ -113,6 +113,15 @@ func (s *source) check(given map[string]*yaml.Node) {
 		s.at(child(given["delivery"], "source"), "delivery.source is an IPv6 address, but delivery.ipv6 is off; change one of the two")
 	}
 	s.checkRelay(given["delivery"], given["policy"])
+	s.checkReturn(given["srs"], given["queue"])
+}
+
+// checkReturn reports return paths that end before the mail that carries them.
+func (s *source) checkReturn(srs, queue *yaml.Node) {
+	if s.cfg.SRS.MaxAge <= s.cfg.Queue.Lifetime {
+		s.at(cmp.Or(child(srs, "max_age"), child(queue, "lifetime")), "srs.max_age (%s) must be longer than queue.lifetime (%s): the return path has to outlive the message, so that a late bounce finds its way",
+			notation(s.cfg.SRS.MaxAge), notation(s.cfg.Queue.Lifetime))
+	}
 }
 
 // checkACME fills in tls.acme.on, and reports what does not go together.

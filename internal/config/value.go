@@ -238,14 +238,21 @@ func ParseDuration(text string) (time.Duration, error) {
 	return time.Duration(number) * unit, nil
 }
 
-func (f *field) setDuration(n *yaml.Node, p *time.Duration) (err error) {
-	if *p, err = ParseDuration(n.Value); err != nil {
+// setDuration leaves the default where the value is bad, so that check does not
+// complain of it once more.
+func (f *field) setDuration(n *yaml.Node, p *time.Duration) error {
+	value, err := ParseDuration(n.Value)
+	if err != nil {
 		return fmt.Errorf("%.80q is not a time; write a whole number with s, m, h or d, such as %s", n.Value, f.example)
 	}
-	if f.is == "days" && *p%(24*time.Hour) != 0 {
+	if f.is == "days" && value%(24*time.Hour) != 0 {
 		return fmt.Errorf("%q is not a number of whole days; write it like %s", n.Value, f.example)
 	}
-	return within(f, n, *p, ParseDuration)
+	if err := within(f, n, value, ParseDuration); err != nil {
+		return err
+	}
+	*p = value
+	return nil
 }
 
 // within checks the bounds of a number, given in the notation of the file.
