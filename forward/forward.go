@@ -34,14 +34,8 @@ import (
 	"onward/internal/store"
 )
 
-// Budgets of RELIABILITY.md 5 and DESIGN.md 9.1. The sender may wait ten minutes
-// after its final dot by the RFC, and waits less in practice: 280 s in all,
-// with up to 20 s for authentication.
-const (
-	DotBudget    = 45 * time.Second  // until a destination has our final dot
-	AnswerBudget = 215 * time.Second // from there until its answer, for the Deliverer to keep
-	inParallel   = 8                 // attempts of one message at a time
-)
+// inParallel is how many attempts of one message are made at a time.
+const inParallel = 8
 
 // A Deliverer makes one attempt at one target. Its context bounds the time
 // until the final dot.
@@ -78,6 +72,7 @@ type Route struct {
 	HideTargets  bool          // leave the target out of our fields
 	RewriteAll   bool          // the relay takes From addresses of ours only
 	QueueFirst   bool          // answer before the first attempt, where that may be
+	DotBudget    time.Duration // until a destination has our final dot (RELIABILITY.md 5); from there on the Deliverer keeps the time
 	Lifetime     time.Duration // of an item of the queue
 }
 
@@ -126,7 +121,7 @@ func (f *Forwarder) Accept(ctx context.Context, env *message.Envelope, verdict *
 	if err := f.prepare(ctx, m); err != nil {
 		return reply.From(err), false
 	}
-	attempts, cancel := context.WithTimeout(ctx, DotBudget)
+	attempts, cancel := context.WithTimeout(ctx, m.route.DotBudget)
 	defer cancel()
 	f.attemptAll(attempts, m)
 	return f.conclude(ctx, m)

@@ -128,6 +128,7 @@ func over(t testing.TB, deliverer Deliverer) (*Forwarder, *store.Store) {
 		ReturnPath: srsLike,
 		Domain:     func(address.Domain) address.Domain { return "mx.example.org" },
 		Marker:     marker,
+		DotBudget:  45 * time.Second,
 		Lifetime:   5 * 24 * time.Hour,
 		ReplyAddress: func(_ context.Context, domain address.Domain, _, author address.Mailbox) (address.Mailbox, error) {
 			return address.Mailbox{Local: "reply-" + author.Local, Domain: domain}, nil
@@ -386,6 +387,28 @@ func TestHostIsNotTold(t *testing.T) {
 	d.outcome.Reply = d.outcome.Said
 	if got := (&mail{deliveries: []*delivery{d}}).relay(d).String(); got != "550 5.7.1 the policy of x.example" {
 		t.Error(got)
+	}
+}
+
+// patience notes how long a destination has.
+type patience struct{ left time.Duration }
+
+func (p *patience) Deliver(ctx context.Context, _ *smtpclient.Transaction) smtpclient.Outcome {
+	end, _ := ctx.Deadline()
+	p.left = time.Until(end)
+	return smtpclient.Outcome{Result: smtpclient.Delivered, Reply: reply.New(250, "2.0.0", "ok")}
+}
+
+// TestDotBudget holds that a destination has the time that the route gives it.
+func TestDotBudget(t *testing.T) {
+	p := &patience{}
+	f, _ := over(t, p)
+	route := f.Route()
+	route.DotBudget = time.Hour
+	f.Route = func() Route { return route }
+	accept(t, f, envelope(t, "me@example.org>a@x.example"), content(t, "x: y\r\n"))
+	if p.left > time.Hour || p.left < 50*time.Minute {
+		t.Errorf("%v left at the attempt, of an hour", p.left)
 	}
 }
 

@@ -201,6 +201,25 @@ func TestShutdownFinishesMessage(t *testing.T) {
 	<-stopped
 }
 
+// TestDrainTime holds that a stop waits no longer than limits.drain_time for a
+// message that finds no owner.
+func TestDrainTime(t *testing.T) {
+	h := open(t, func(p *Policy) { p.Limits.DrainTime = time.Second })
+	h.owner.hold = make(chan struct{})
+	t.Cleanup(func() { close(h.owner.hold) })
+	c := h.dial()
+	c.begin()
+	c.send("x: y\r\n.\r\n")
+	for len(h.owner.messages()) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	began := time.Now()
+	h.stop()
+	if d := time.Since(began); d < time.Second || d > grace/2 {
+		t.Errorf("stopping took %v", d)
+	}
+}
+
 // TestHangUpAnywhere lets a client go away after each line of a session.
 func TestHangUpAnywhere(t *testing.T) {
 	h := open(t, nil)

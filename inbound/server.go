@@ -100,11 +100,12 @@ type Server struct {
 const maxKeys = 100_000
 
 // grace is how long a message may take to find its owner after the server was
-// told to stop: under the 90 s after which most supervisors kill.
+// told to stop, where the limits do not say: under the 90 s after which most
+// supervisors kill.
 const grace = 60 * time.Second
 
 // Serve answers on the listeners until ctx ends, then stops: listeners first,
-// then every connection that waits for its client, then, at most a minute
+// then every connection that waits for its client, then, at most limits.drain_time
 // later, those whose message is being delivered (RELIABILITY 85).
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	deliveries, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -144,7 +145,7 @@ func (s *Server) stop(cancelDeliveries func(), listeners []net.Listener) {
 	s.clients.interrupt()
 	select {
 	case <-done:
-	case <-time.After(grace):
+	case <-time.After(cmp.Or(s.Policy().Limits.DrainTime, grace)):
 		cancelDeliveries()
 		s.clients.kill()
 		select {

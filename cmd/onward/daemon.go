@@ -248,8 +248,8 @@ func (d *daemon) reload(cfg *config.Config, problems problem.List) {
 		return
 	}
 	old := d.current.Swap(next).config
-	if !slices.Equal(old.Listen, cfg.Listen) || old.StateDir != cfg.StateDir {
-		d.log.Warn("listen and state_dir change at the next start only")
+	if !slices.Equal(old.Listen, cfg.Listen) || old.StateDir != cfg.StateDir || storeLimits(old) != storeLimits(cfg) {
+		d.log.Warn("listen, state_dir and how much the queue may hold change at the next start only")
 	}
 	d.log.Info("configuration reloaded", "domains", len(cfg.Domains))
 }
@@ -301,18 +301,21 @@ func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, erro
 	book := replyaddr.New(slices.Collect(maps.Values(domains)), d.state.store, &d.uses)
 	r := &running{config: cfg, resolver: dns, signer: signer}
 	session := d.client(cfg, dns, relay)
-	session.Timeouts = smtpclient.Timeouts{Answer: forward.AnswerBudget}
+	limits := cfg.Limits
+	session.MaxHosts = limits.MailHostsInSession
+	session.Timeouts = smtpclient.Timeouts{Answer: limits.AnswerTime - limits.AuthenticationTime - limits.DeliveryTime}
 	r.queued = d.client(cfg, dns, relay)
-	r.queued.Timeouts, r.queued.MaxHosts, r.queued.SlotWait = smtpclient.QueueTimeouts, 5, time.Second
+	r.queued.Timeouts, r.queued.MaxHosts, r.queued.SlotWait = smtpclient.QueueTimeouts, limits.MailHosts, time.Second
+	r.queued.Timeouts.Connect = limits.ConnectTimeout
 	r.policy = &inbound.Policy{
 		Hostname:    cfg.Hostname,
-		Limits:      withinDescriptors(cfg.Limits, d.log),
+		Limits:      withinDescriptors(limits, d.log),
 		TLS:         d.keeper.Load().TLS(),
 		Aliases:     table,
 		Returns:     returns,
 		Replies:     book,
 		Marker:      loop.Marker{Secrets: secrets},
-		Verifier:    &mailauth.Verifier{Resolver: dns, Hostname: cfg.Hostname, Loopback: cfg.Delivery.AllowPrivate},
+		Verifier:    verifier(cfg, dns),
 		Judge:       inbound.NewJudge(cfg, d.lists),
 		Lists:       blocklists,
 		Rspamd:      spam,
@@ -337,9 +340,21 @@ func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, erro
 		HideTargets:  cfg.Delivery.HideTargets,
 		RewriteAll:   cfg.Delivery.RelayFrom == "rewrite",
 		QueueFirst:   cfg.Delivery.Mode == "queue",
+		DotBudget:    limits.DeliveryTime,
 		Lifetime:     cfg.Queue.Lifetime,
 	}
 	return r, nil
+}
+
+// verifier finds out who messages are from, by a configuration.
+func verifier(cfg *config.Config, dns resolver.Resolver) *mailauth.Verifier {
+	return &mailauth.Verifier{
+		Resolver:   dns,
+		Hostname:   cfg.Hostname,
+		Loopback:   cfg.Delivery.AllowPrivate,
+		Time:       cfg.Limits.AuthenticationTime,
+		Signatures: cfg.Limits.DKIMSignatures,
+	}
 }
 
 // queueRoute is how mail leaves the queue. Reports of ours are signed as what we
@@ -352,6 +367,10 @@ func (r *running) queueRoute() queue.Route {
 		Sign:           func(*message.Message) ([]byte, error) { return nil, nil },
 		PerDestination: r.config.Delivery.PerDestination,
 		Home:           r.home,
+		SenderReports:  r.config.Limits.SenderReportsPerHour,
+		Reports:        r.config.Limits.ReportsPerHour,
+		ReportLifetime: r.config.Limits.ReportLifetime,
+		Drain:          r.config.Limits.DrainTime,
 	}
 	if r.signer != nil {
 		route.Sign = func(msg *message.Message) ([]byte, error) {

@@ -127,12 +127,9 @@ func (j *judgement) note(format string, args ...any) {
 
 // judge does to the message what the daemon does when it arrives.
 func (j *judgement) judge(ctx context.Context, dns resolver.Resolver, sender mailauth.Sender) error {
-	verifier := &mailauth.Verifier{
-		Resolver: dns,
-		Hostname: j.site.config.Hostname,
-		Loopback: j.site.config.Delivery.AllowPrivate || j.site.aliases == nil,
-		Text:     true,
-	}
+	verifier := verifier(j.site.config, dns)
+	verifier.Loopback = verifier.Loopback || j.site.aliases == nil
+	verifier.Text = true
 	var err error
 	if j.verdict, err = verifier.Verify(ctx, sender, j.message); err != nil {
 		return err

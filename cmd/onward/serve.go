@@ -19,8 +19,8 @@ func serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the daemon",
 		Long: `Run the daemon in the foreground, until SIGTERM or SIGINT. A message that is
-being delivered is finished first, for at most a minute. The configuration is
-read again when it changes, and on SIGHUP.
+being delivered is finished first, for at most a minute (limits.drain_time). The
+configuration is read again when it changes, and on SIGHUP.
 
 The log goes to standard error: as text on a terminal, as JSON elsewhere.`,
 		Example: "  onward serve -c /etc/onward/onward.yaml",

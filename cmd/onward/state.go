@@ -70,9 +70,7 @@ func openState(ctx context.Context, cfg *config.Config, limits func() journal.Li
 // storeLimits are those of the configuration, and what must stay free on the
 // disk.
 func storeLimits(cfg *config.Config) store.Limits {
-	limits := store.Standard
-	limits.Items, limits.Bytes = int64(cfg.Queue.Messages), cfg.Queue.Size
-	return limits
+	return store.Limits{Items: int64(cfg.Queue.Messages), Bytes: cfg.Queue.Size, Free: cfg.Limits.FreeSpace, FreePercent: cfg.Limits.FreePercent}
 }
 
 // openKeys opens the DKIM keys, and makes those that are missing where create is

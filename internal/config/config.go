@@ -44,7 +44,7 @@ type Config struct {
 	DKIM       DKIM            `yaml:"dkim" doc:"How what goes on is signed in our name."`
 	ARC        ARC             `yaml:"arc" doc:"Authenticated Received Chain (RFC 8617)."`
 	Policy     Policy          `yaml:"policy" doc:"What to refuse."`
-	Limits     Limits          `yaml:"limits" doc:"What one client and all clients may use."`
+	Limits     Limits          `yaml:"limits" doc:"What clients and messages may use, how long things may take, and what is left free."`
 	Delivery   Delivery        `yaml:"delivery" doc:"How destinations are reached."`
 	Queue      Queue           `yaml:"queue" doc:"What is kept of mail whose destination is away."`
 	Reports    Reports         `yaml:"reports" doc:"What is told to others about how their mail went."`
@@ -181,8 +181,11 @@ type Policy struct {
 	TrustedForwarders []string `yaml:"trusted_forwarders" is:"forwarder" default:"none" example:"[192.0.2.0/24, uni.example.net]" doc:"Networks, or domains that pass SPF or DKIM, whose forwarded mail is not refused for failing DMARC."`
 }
 
-// Limits bounds what one client and all clients may use (RELIABILITY.md 5).
-// Zero means off.
+// Limits are the numbers of RELIABILITY.md 5 that somebody may need to change, but
+// for those that are under another key. Zero means off where the bounds allow it.
+// Bounds come from the RFCs where these have any: SPF has 20 s at least (RFC 7208
+// 4.6.4), a sender waits ten minutes (RFC 5321 4.5.3.2.6), and two mail hosts at least
+// are asked (RFC 5321 5.1). docs/security.md says which numbers are fixed, and why.
 type Limits struct {
 	Message                    int64         `yaml:"message" is:"size" max:"2GiB" example:"50MiB" doc:"The largest message accepted; 0 for no limit."`
 	Recipients                 int           `yaml:"recipients" max:"10000" example:"100" doc:"Recipients of one message; 0 for no limit."`
@@ -204,6 +207,19 @@ type Limits struct {
 	DataRate                   int64         `yaml:"data_rate" is:"size" max:"1GiB" example:"500B" doc:"Octets a second that a message must come with, on average after the first minute; 0 for no limit."`
 	ReturnPathPerDay           int           `yaml:"return_path_per_day" max:"1000000" example:"10" doc:"Bounces to one return path in a day; 0 for no limit."`
 	Hops                       int           `yaml:"hops" min:"10" max:"1000" example:"50" doc:"Received fields after which a message is taken to be in a loop; cannot be off."`
+	AuthenticationTime         time.Duration `yaml:"authentication_time" min:"20s" max:"1m" example:"20s" doc:"How long the DNS has to say who a message is from, once it is here; SPF has 20s from MAIL on."`
+	DKIMSignatures             int           `yaml:"dkim_signatures" min:"4" max:"32" example:"8" doc:"DKIM signatures of a message that are verified, those of its author's domain first."`
+	DeliveryTime               time.Duration `yaml:"delivery_time" min:"10s" max:"4m" example:"45s" doc:"How long, while the sender waits, until a destination has the whole message."`
+	AnswerTime                 time.Duration `yaml:"answer_time" min:"2m" max:"9m" example:"280s" doc:"How long a sender waits for our answer to a message at most, from its end, authentication and delivery included; rspamd may add ten seconds."`
+	MailHostsInSession         int           `yaml:"mail_hosts_in_session" min:"2" max:"10" example:"2" doc:"Mail hosts of a destination that are asked for one message while its sender waits."`
+	MailHosts                  int           `yaml:"mail_hosts" min:"2" max:"10" example:"5" doc:"Mail hosts of a destination that one attempt of the queue asks."`
+	ConnectTimeout             time.Duration `yaml:"connect_timeout" min:"5s" max:"5m" example:"30s" doc:"How long the queue waits for a connection to a mail host; while a sender waits it is ten seconds."`
+	SenderReportsPerHour       int           `yaml:"sender_reports_per_hour" min:"1" max:"1000" example:"10" doc:"Reports of failures an hour to one sender; beyond it messages are held."`
+	ReportsPerHour             int           `yaml:"reports_per_hour" min:"1" max:"10000" example:"100" doc:"Reports of failures an hour to all senders; beyond it messages are held."`
+	ReportLifetime             time.Duration `yaml:"report_lifetime" min:"1h" max:"5d" example:"1d" doc:"How long delivery of a report or notice of ours is tried before it is dropped."`
+	FreeSpace                  int64         `yaml:"free_space" is:"size" min:"64MiB" max:"1024GiB" example:"1GiB" doc:"Octets that the queue leaves free on its disk, and always twice the size of the message."`
+	FreePercent                int           `yaml:"free_percent" max:"50" example:"5" doc:"Percent of its disk, and of the inodes there, that the queue leaves free."`
+	DrainTime                  time.Duration `yaml:"drain_time" min:"10s" max:"10m" example:"60s" doc:"How long a stop waits for messages that are being delivered; less than whoever stops us waits until it kills."`
 }
 
 // Delivery says how destinations are reached.
@@ -274,6 +290,19 @@ func defaults() *Config {
 			SessionTime:                30 * time.Minute,
 			DataRate:                   500,
 			Hops:                       50,
+			AuthenticationTime:         20 * time.Second,
+			DKIMSignatures:             8,
+			DeliveryTime:               45 * time.Second,
+			AnswerTime:                 280 * time.Second,
+			MailHostsInSession:         2,
+			MailHosts:                  5,
+			ConnectTimeout:             30 * time.Second,
+			SenderReportsPerHour:       10,
+			ReportsPerHour:             100,
+			ReportLifetime:             24 * time.Hour,
+			FreeSpace:                  1 << 30,
+			FreePercent:                5,
+			DrainTime:                  time.Minute,
 		},
 		TLS:      TLS{ACME: ACME{Challenge: "http-01"}},
 		DKIM:     DKIM{Sign: true, Selector: "onward"},

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v4"
 
@@ -114,6 +115,7 @@ func (s *source) check(given map[string]*yaml.Node) {
 	}
 	s.checkRelay(given["delivery"], given["policy"])
 	s.checkReturn(given["srs"], given["queue"])
+	s.checkTimes(given["limits"])
 }
 
 // checkReturn reports return paths that end before the mail that carries them.
@@ -121,6 +123,17 @@ func (s *source) checkReturn(srs, queue *yaml.Node) {
 	if s.cfg.SRS.MaxAge <= s.cfg.Queue.Lifetime {
 		s.at(cmp.Or(child(srs, "max_age"), child(queue, "lifetime")), "srs.max_age (%s) must be longer than queue.lifetime (%s): the return path has to outlive the message, so that a late bounce finds its way",
 			notation(s.cfg.SRS.MaxAge), notation(s.cfg.Queue.Lifetime))
+	}
+}
+
+// checkTimes reports a wait that ends before its parts do. What a destination does
+// not answer in time it may have all the same, so that each try may make a copy.
+func (s *source) checkTimes(limits *yaml.Node) {
+	l := s.cfg.Limits
+	if l.AnswerTime < l.AuthenticationTime+l.DeliveryTime+time.Minute {
+		at := cmp.Or(child(limits, "answer_time"), child(limits, "delivery_time"), child(limits, "authentication_time"))
+		s.at(at, "limits.answer_time (%s) must leave a minute for the destination's answer beside limits.authentication_time (%s) and limits.delivery_time (%s)",
+			notation(l.AnswerTime), notation(l.AuthenticationTime), notation(l.DeliveryTime))
 	}
 }
 

@@ -15,7 +15,6 @@ import (
 
 	"onward/internal/dialguard"
 	"onward/internal/dnsbl"
-	"onward/internal/store"
 )
 
 // blocklists looks one of our addresses up in them. What is wrong with a list
@@ -177,11 +176,12 @@ func (e *examination) disk(context.Context) []Check {
 		return nil // which the check of the state directory says
 	}
 	free := int64(disk.Bavail) * int64(disk.Bsize)
-	floor := max(store.Standard.Free, int64(disk.Blocks)/100*int64(disk.Bsize)*int64(store.Standard.FreePercent))
+	limits := e.Config.Limits
+	floor := max(limits.FreeSpace, int64(disk.Blocks)/100*int64(disk.Bsize)*int64(limits.FreePercent))
 	switch {
 	case free < floor:
 		return []Check{{check, Failure, fmt.Sprintf("%s of the disk of %s is free, and the queue takes nothing below %s.", size(free), dir, size(floor)), "du -xh " + dir + " | sort -h | tail"}}
-	case disk.Files > 0 && disk.Ffree < disk.Files/100*uint64(store.Standard.FreePercent):
+	case disk.Files > 0 && disk.Ffree < disk.Files/100*uint64(limits.FreePercent):
 		return []Check{{check, Failure, fmt.Sprintf("The disk of %s has hardly any inode left, so the queue takes nothing.", dir), "df -i " + dir}}
 	}
 	return []Check{{check, OK, fmt.Sprintf("%s free for %s.", size(free), dir), ""}}

@@ -155,6 +155,17 @@ func TestBoundedWork(t *testing.T) {
 	}
 }
 
+// TestMoreSignatures: as many are verified as the Verifier says.
+func TestMoreSignatures(t *testing.T) {
+	dns := newEnemy()
+	raw := forgedSignatures(50, "s") + "From: ada@a.example\r\n\r\ntext\r\n"
+	_, err := (&mailauth.Verifier{Resolver: dns, Signatures: 12}).Verify(t.Context(), sender(t, acme, "h.example", "ann@s.example"), receive(t, raw))
+	must(t, err)
+	if dns.keys != 12 {
+		t.Errorf("%d keys were asked for, want 12", dns.keys)
+	}
+}
+
 // TestReported: the field tells of the signatures that were verified, wherever
 // they stand, so it says why DMARC passed.
 func TestReported(t *testing.T) {

@@ -9,6 +9,7 @@
 package mailauth
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -29,8 +30,8 @@ import (
 )
 
 // deadline bounds all DNS of one message, from its last octet (RELIABILITY.md
-// 5). SPF has the same time from MAIL FROM. One query ends by the resolver's
-// own timeout.
+// 5), where Verifier.Time does not. SPF has as much from MAIL FROM, whatever that
+// is. One query ends by the resolver's own timeout.
 const deadline = 20 * time.Second
 
 // A Verifier makes Checks. It is not changed after the first, and is then safe
@@ -43,6 +44,9 @@ type Verifier struct {
 	// private addresses always are, taken for the mark of a proxy or container
 	// that hides the sender (DESIGN.md 9.11).
 	Loopback bool
+
+	Time       time.Duration // for all DNS of one message, from its last octet; 0: 20 s
+	Signatures int           // of DKIM that are verified; 0: dkim.MaxVerified
 
 	// Text keeps the signed text of DKIM signatures, for people to read.
 	Text bool
@@ -139,14 +143,14 @@ func (c *Check) Stop() {
 func (c *Check) Finish(ctx context.Context, msg *message.Message) (_ *Verdict, err error) {
 	defer c.Stop()
 	defer caught(&err)
-	ctx, cancel := context.WithTimeout(ctx, deadline)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.verifier.Time, deadline))
 	defer cancel()
 	v, dns, now := &c.verdict, c.verifier.Resolver, c.verdict.Now
 	v.Author = dmarc.ParseFrom(msg.Fields())
 	search := dmarc.Begin(ctx, dns, v.Author)
 
 	header, bodies := dkim.NewHeader(msg.Fields()), &dkim.BodyHashes{}
-	signatures := dkim.Prepare(header, bodies, dkim.Options{Now: now, Prefer: v.ofAuthor, Text: c.verifier.Text})
+	signatures := dkim.Prepare(header, bodies, dkim.Options{Now: now, Prefer: v.ofAuthor, Max: c.verifier.Signatures, Text: c.verifier.Text})
 	chain := arc.Prepare(header, bodies)
 	var reading parallel.Group
 	var unread error

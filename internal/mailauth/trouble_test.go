@@ -32,15 +32,17 @@ func TestSilentDNS(t *testing.T) {
 	for _, tt := range []struct {
 		name           string
 		before, cancel time.Duration // the message takes that long; its caller waits that long, 0: for ever
+		time           time.Duration // that the Verifier has
 		want           time.Duration // of Finish
 	}{
-		{"at once", 0, 0, 20 * time.Second},
-		{"slow message", 15 * time.Second, 0, 20 * time.Second},
-		{"slower than SPF may be", time.Minute, 0, 20 * time.Second},
-		{"the caller gives up", 2 * time.Second, 3 * time.Second, 3 * time.Second},
+		{"at once", 0, 0, 0, 20 * time.Second},
+		{"slow message", 15 * time.Second, 0, 0, 20 * time.Second},
+		{"slower than SPF may be", time.Minute, 0, 0, 20 * time.Second},
+		{"the caller gives up", 2 * time.Second, 3 * time.Second, 0, 3 * time.Second},
+		{"more time", 0, 0, 45 * time.Second, 45 * time.Second},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			verifier := &mailauth.Verifier{Resolver: silent{}, Hostname: "mx.alias.example"}
+			verifier := &mailauth.Verifier{Resolver: silent{}, Hostname: "mx.alias.example", Time: tt.time}
 			check := verifier.Begin(t.Context(), sender(t, acme, "mx.acme.example", "ada@acme.example"))
 			time.Sleep(tt.before)
 			ctx, cancel := context.WithCancel(t.Context())

@@ -162,7 +162,7 @@ func (a *attempt) fail(ctx context.Context, now time.Time, expired bool) {
 		a.finish(ctx, Dropped, "known to the journal alone, as the queue is half full: "+reason)
 	case !a.item.Bounceable || a.item.Sender.IsNull():
 		a.hold(ctx, reason)
-	case !a.reports.take(a.item.Sender.Mailbox, now):
+	case !a.reports.take(a.Route(), a.item.Sender.Mailbox, now):
 		a.hold(ctx, "its sender was not told, as there were too many reports: "+reason)
 	default:
 		a.report(ctx, now, expired, reason)

@@ -7,7 +7,7 @@
 //     (RELIABILITY.md 2.1); a report or notice of ours may also be dropped, with a
 //     line in the log.
 //   - Run delivers until its context ends, and then waits for the attempts under
-//     way, a minute at most. One Run to a store.
+//     way, Route.Drain at most. One Run to a store.
 //   - `onward queue` may change items in another process; that is noticed within
 //     two seconds.
 //
@@ -35,15 +35,10 @@ import (
 	"onward/internal/store"
 )
 
-// Limits of RELIABILITY.md 5.
 const (
-	maxWorkers     = 200 // attempts at once
-	mailLifetime   = 5 * 24 * time.Hour
-	reportLifetime = 24 * time.Hour // of reports and notices: nobody reads old ones
-
-	// At the end, a minute in all.
-	grace         = 55 * time.Second // for attempts under way
-	graceToRecord = 5 * time.Second  // for those that give up then
+	maxWorkers    = 200                // attempts at once
+	mailLifetime  = 5 * 24 * time.Hour // RELIABILITY.md 5
+	graceToRecord = 5 * time.Second    // of Route.Drain: for attempts that give up then
 )
 
 // A Deliverer makes one attempt at one target.
@@ -64,6 +59,12 @@ type Route struct {
 	Home func(address.Mailbox) []address.Mailbox
 
 	PerDestination int // attempts at once for one domain; 0 is no limit
+
+	// Limits of RELIABILITY.md 5.
+	SenderReports  int           // in an hour, to one sender
+	Reports        int           // in an hour, to all
+	ReportLifetime time.Duration // of reports and notices: nobody reads old ones
+	Drain          time.Duration // what attempts under way have when Run ends, more than graceToRecord
 }
 
 // Config is what a Queue needs. Record may be nil.
@@ -129,7 +130,7 @@ func (q *Queue) Add(ctx context.Context, rest io.Reader, items []*store.Item) er
 			item.Next = now.Add(backoff(item.Tried))
 		}
 		if item.Expires.IsZero() {
-			item.Expires = cmp.Or(item.Arrived, now).Add(lifetime(item.Kind))
+			item.Expires = cmp.Or(item.Arrived, now).Add(q.lifetime(item.Kind))
 		}
 	}
 	if err := q.Store.Add(ctx, rest, items); err != nil {
@@ -140,11 +141,11 @@ func (q *Queue) Add(ctx context.Context, rest io.Reader, items []*store.Item) er
 	return nil
 }
 
-func lifetime(k store.Kind) time.Duration {
+func (q *Queue) lifetime(k store.Kind) time.Duration {
 	if k == store.Mail || k == "" { // as store.Add reads it
 		return mailLifetime
 	}
-	return reportLifetime
+	return q.Route().ReportLifetime
 }
 
 // poke makes Run look what is due.
@@ -168,7 +169,7 @@ func (q *Queue) Recovered(domain address.Domain) {
 }
 
 // Run delivers until ctx ends. Then it begins no more attempts, gives those under
-// way a minute, and returns.
+// way Route.Drain, and returns.
 func (q *Queue) Run(ctx context.Context) {
 	attempts, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()

@@ -16,12 +16,6 @@ import (
 	"onward/internal/store"
 )
 
-// Reports in an hour, so that we are no use for flooding anybody (RELIABILITY.md 5).
-const (
-	reportsToOne = 10
-	reportsToAll = 100
-)
-
 // Of held mail the postmaster hears once a day. noticeKey is where the time of
 // the last notice is kept, in the table that is there for such times.
 const (
@@ -30,7 +24,8 @@ const (
 	noticeShows = 50
 )
 
-// A quota counts the reports of the last hour.
+// A quota counts the reports of the last hour, so that we are no use for flooding
+// anybody (RELIABILITY.md 5).
 type quota struct {
 	mu   sync.Mutex
 	sent []sent
@@ -43,7 +38,7 @@ type sent struct {
 
 // take reports whether there may be one more report to a sender now, and counts
 // it.
-func (q *quota) take(to address.Mailbox, now time.Time) bool {
+func (q *quota) take(route Route, to address.Mailbox, now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.sent = slices.DeleteFunc(q.sent, func(s sent) bool { return now.Sub(s.at).Abs() >= time.Hour })
@@ -54,7 +49,7 @@ func (q *quota) take(to address.Mailbox, now time.Time) bool {
 			toOne++
 		}
 	}
-	if toOne >= reportsToOne || len(q.sent) >= reportsToAll {
+	if toOne >= route.SenderReports || len(q.sent) >= route.Reports {
 		return false
 	}
 	q.sent = append(q.sent, sent{to, now})
@@ -114,7 +109,7 @@ func outgoing(route Route, mail dsn.Mail, kind store.Kind, id string, to, target
 		items = append(items, &store.Item{
 			Message: id, Kind: kind, Recipient: to, Target: target,
 			Header: header, Size: int64(len(header) + len(mail.Rest)), EightBit: mail.EightBit, UTF8: mail.UTF8,
-			Arrived: now, Expires: now.Add(reportLifetime), Next: now,
+			Arrived: now, Expires: now.Add(route.ReportLifetime), Next: now,
 		})
 	}
 	return items, mail.Rest, nil

@@ -272,7 +272,7 @@ func (s *schedule) drain(cancel context.CancelFunc) {
 	select {
 	case <-ended:
 		return
-	case <-time.After(grace):
+	case <-time.After(s.Route().Drain - graceToRecord):
 		cancel()
 	}
 	select {

@@ -108,6 +108,7 @@ func (w *world) open() {
 	}
 	route := Route{
 		Deliverer: w, Hostname: "mx.example.org", Postmaster: address.Mailbox{Local: "boss", Domain: "home.test"}, PerDestination: 20,
+		SenderReports: 10, Reports: 100, ReportLifetime: 24 * time.Hour, Drain: time.Minute,
 		Sign: func(m *message.Message) ([]byte, error) { return []byte("DKIM-Signature: for a test\r\n"), nil },
 	}
 	w.queue = New(Config{

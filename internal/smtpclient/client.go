@@ -3,10 +3,10 @@
 // message for one target.
 //
 // Rules for a caller:
-//   - Deliver is one attempt: one message, one target, at most five addresses.
-//     It never waits and tries again; that is the queue's business. It may wait
-//     for its turn, and it may find that the destination wants to be left alone:
-//     then nothing is sent, and Outcome.Tried is false.
+//   - Deliver is one attempt: one message, one target, at most five addresses,
+//     or MaxHosts of them. It never waits and tries again; that is the queue's
+//     business. It may wait for its turn, and it may find that the destination wants
+//     to be left alone: then nothing is sent, and Outcome.Tried is false.
 //   - All Clients of a process share one Destinations, which outlives them.
 //   - The end of ctx stops an attempt only until the final dot has been sent.
 //     From then on the answer is awaited for Timeouts.Answer whatever happens
@@ -35,7 +35,8 @@ import (
 	"onward/internal/tlspolicy"
 )
 
-// maxAddresses is the most addresses tried for one message (RELIABILITY.md 5).
+// maxAddresses is the most addresses tried for one message (RELIABILITY.md 5), where
+// MaxHosts is not more.
 const maxAddresses = 5
 
 // A Client delivers to destinations. Its fields are set before the first
@@ -198,7 +199,7 @@ func (c *Client) Deliver(ctx context.Context, t *Transaction) Outcome {
 	turn := c.Destinations.begin(t.To, hosts, c.Limits)
 	defer turn.end()
 	rules := c.rules(t, mx)
-	tour := tour{sessions: cmp.Or(c.MaxHosts, 2), addresses: maxAddresses}
+	tour := tour{sessions: cmp.Or(c.MaxHosts, 2), addresses: max(maxAddresses, c.MaxHosts)}
 	for len(turn.left) > 0 && !tour.over() {
 		began := time.Now()
 		host, held := turn.next(ctx, c.SlotWait)

@@ -216,6 +216,10 @@ func TestLimits(t *testing.T) {
 	w.set(t, "deaf.test", resolver.TypeA, "127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.1.4", "127.0.0.3")
 	want(t, w.Deliver(t.Context(), to("joe@example.org", short)), smtpclient.Delivered, "250", "dot")
 
+	w.set(t, "deaf.test", resolver.TypeA, "127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.1.4", "127.0.1.5", "127.0.0.3")
+	w.MaxHosts = 6 // so many, where more hosts are asked for
+	want(t, w.Deliver(t.Context(), to("joe@example.org", short)), smtpclient.Delivered, "250", "dot")
+
 	// A host that has answered is not asked again at its other address.
 	w.set(t, "twice.test", resolver.TypeA, "127.0.0.1", "127.0.0.3")
 	w.set(t, "example.org", resolver.TypeMX, "1 twice.test.")

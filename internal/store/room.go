@@ -15,9 +15,6 @@ type Limits struct {
 	FreePercent int   // of the disk, and of its inodes, that stay free
 }
 
-// Standard is what RELIABILITY.md 5 gives.
-var Standard = Limits{Items: 100_000, Bytes: 20 << 30, Free: 1 << 30, FreePercent: 5}
-
 // askEvery is how often the disk is asked; meanwhile what is added is counted.
 const askEvery = time.Second
 

@@ -9,7 +9,7 @@
 //     for the keys and may run beside the pass.
 //   - Every signature is reported on its own, in the order of the header. One
 //     that did not pass means as much as none at all (RFC 6376 6.1).
-//   - Cost is bounded whatever the message: MaxVerified signatures, one pass, each
+//   - Cost is bounded whatever the message: Options.Max signatures, one pass, each
 //     field looked at once, no field or line treated in more than linear time
 //     (RELIABILITY 49, 50, 54). Memory does not depend on the body.
 //   - Only what the DNS could not tell is TempError; a signature is permanently
@@ -19,6 +19,7 @@
 package dkim
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -32,7 +33,8 @@ import (
 	"onward/internal/resolver"
 )
 
-// MaxVerified is how many signatures of a message are verified (DESIGN.md 9.1).
+// MaxVerified is how many signatures of a message are verified (DESIGN.md 9.1), where
+// Options do not say.
 const MaxVerified = 8
 
 // maxSkew is how far the clock of a signer may be ahead of ours.
@@ -52,6 +54,7 @@ const (
 type Options struct {
 	Now    time.Time                // when the message arrived, for t= and x= (RFC 6376 3.5)
 	Prefer func(domain string) bool // which d= to verify first when there are too many; may be nil
+	Max    int                      // signatures to verify; 0: MaxVerified
 	Text   bool                     // keep the signed text in the results, for people to read
 }
 
@@ -167,10 +170,10 @@ func (s *Signature) checkTime(now time.Time) error {
 	return nil
 }
 
-// choose leaves MaxVerified signatures to be verified: the preferred ones, then
+// choose leaves Options.Max signatures to be verified: the preferred ones, then
 // the ones nearest to the top (RELIABILITY 49).
 func (v *Verification) choose() {
-	left := MaxVerified
+	left := cmp.Or(v.opts.Max, MaxVerified)
 	for _, preferred := range []bool{true, false} {
 		for i := range v.results {
 			r := &v.results[i]
