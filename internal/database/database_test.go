@@ -154,10 +154,11 @@ func TestLinger(t *testing.T) {
 			})
 		})
 		synctest.Wait()
-		wg.Go(func() { write() })
-		wg.Go(func() { write() })
+		for range 3 { // the next group
+			wg.Go(func() { write() })
+		}
 		synctest.Wait()
-		close(goOn) // a group of three
+		close(goOn)
 		wg.Wait()
 		var ends [20]time.Duration
 		began := time.Now()

@@ -29,7 +29,7 @@ const (
 type writer struct {
 	db      *DB
 	tx      *Tx
-	members chan *member // not buffered: who is received runs at once
+	members chan *member // not buffered: who is received is in the next group
 	closing chan struct{}
 	ended   chan struct{}
 	last    int // members of the last group
@@ -86,28 +86,20 @@ func (w *writer) run() {
 	}
 }
 
-// group runs first and whoever comes before it is done in one transaction, and
-// answers them once that is on the disk.
+// group runs first and whoever comes soon in one transaction, and answers them once
+// that is on the disk.
 func (w *writer) group(first *member) {
-	if err := w.db.Healthy(); err != nil { // not so when it came, perhaps
-		first.done <- err
-		return
-	}
-	if err := w.tx.control("BEGIN IMMEDIATE"); err != nil {
-		first.done <- w.db.judge(err)
+	members := w.gather(first)
+	if err := w.begin(); err != nil {
+		answer(members, err)
 		return
 	}
 	var group []*member // those whose changes are in the transaction
-	err := w.join(&group, first)
-	began, n := time.Now(), 1
-	for ; n < maxGroup && err == nil; n++ {
-		next := w.next(began)
-		if next == nil {
-			break
-		}
-		err = w.join(&group, next)
+	var err error
+	for len(members) > 0 && err == nil {
+		err = w.join(&group, members[0])
+		members = members[1:]
 	}
-	w.last = n
 	if err == nil {
 		err = w.tx.control("COMMIT")
 	}
@@ -115,9 +107,29 @@ func (w *writer) group(first *member) {
 		w.tx.control("ROLLBACK") // fails where SQLite has done it
 		err = w.db.judge(err)
 	}
-	for _, m := range group {
+	answer(group, err)
+	answer(members, err)
+}
+
+func answer(members []*member, err error) {
+	for _, m := range members {
 		m.done <- err
 	}
+}
+
+// gather returns first and whoever comes before the group is closed. The database is
+// not yet locked: another process may write meanwhile.
+func (w *writer) gather(first *member) []*member {
+	members, began := []*member{first}, time.Now()
+	for len(members) < maxGroup {
+		next := w.next(began)
+		if next == nil {
+			break
+		}
+		members = append(members, next)
+	}
+	w.last = len(members)
+	return members
 }
 
 // next returns another member of a group, nil when nobody is there.
@@ -136,6 +148,18 @@ func (w *writer) next(began time.Time) *member {
 	case <-time.After(gap):
 		return nil
 	}
+}
+
+// begin begins a transaction, unless the database has become unhealthy since the
+// members came.
+func (w *writer) begin() error {
+	if err := w.db.Healthy(); err != nil {
+		return err
+	}
+	if err := w.tx.control("BEGIN IMMEDIATE"); err != nil {
+		return w.db.judge(err)
+	}
+	return nil
 }
 
 // join runs one member. An error of its own is answered at once, and its changes
