@@ -392,7 +392,7 @@ func TestRace(t *testing.T) {
 	w.run()
 	operator := w.other()
 	defer operator.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var impatient sync.WaitGroup
 	for range 2 {

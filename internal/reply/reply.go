@@ -87,12 +87,17 @@ func (r *Reply) Positive() bool { return r.Code/100 == 2 || r.Code/100 == 3 }
 func (r *Reply) Permanent() bool { return r.Code/100 == 5 }
 
 // Clean makes foreign text fit for one reply line, one log value or one report
-// field: printable ASCII, anything else as '?', at most MaxText octets.
+// field: printable ASCII, anything else as '?', at most MaxText octets. A word that
+// is cut goes as a whole: who hides an address would not know half of one.
 func Clean(s string) string {
 	var b strings.Builder
 	for _, r := range s {
 		if b.Len() == MaxText {
-			break
+			whole := b.String()
+			if r != ' ' && strings.Contains(whole, " ") {
+				whole = whole[:strings.LastIndexByte(whole, ' ')]
+			}
+			return whole
 		}
 		switch {
 		case r == '\t' || r == '\r' || r == '\n':

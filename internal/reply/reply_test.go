@@ -3,6 +3,7 @@ package reply_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"onward/internal/reply"
@@ -42,6 +43,20 @@ func FuzzClean(f *testing.F) {
 			t.Fatalf("%q is not clean", got)
 		}
 	})
+}
+
+// TestCleanWhole holds that of a long text no word is left half.
+func TestCleanWhole(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{strings.Repeat("x", reply.MaxText-10) + " old.name@gmail.com", strings.Repeat("x", reply.MaxText-10)},
+		{strings.Repeat("x", reply.MaxText-4) + " old name", strings.Repeat("x", reply.MaxText-4) + " old"},
+		{strings.Repeat("x", reply.MaxText-4) + " old", strings.Repeat("x", reply.MaxText-4) + " old"},
+		{strings.Repeat("x", reply.MaxText+1), strings.Repeat("x", reply.MaxText)},
+	} {
+		if got := reply.Clean(tt.text); got != tt.want {
+			t.Errorf("%q becomes %q", tt.text[reply.MaxText-12:], got[min(len(got), reply.MaxText-12):])
+		}
+	}
 }
 
 // TestParse holds that Parse reads back what String wrote.
