@@ -168,7 +168,7 @@ func (s *screen) remarks(b *begun) {
 		texts = append(texts, fmt.Sprintf("Ask whoever rents you the server to make %s the reverse DNS of its addresses; without that, Gmail takes nothing from them.", b.cfg.Hostname))
 	}
 	if len(b.Reverse) == 0 && slices.ContainsFunc(b.Records, func(r doctor.Record) bool { return strings.HasPrefix(r.Value, "v=spf1") }) {
-		texts = append(texts, fmt.Sprintf("This machine has no public address of its own. Name the one that the internet knows it by with --ip, and %s gets its address record.", b.cfg.Hostname))
+		texts = append(texts, fmt.Sprintf("This machine has no public address of its own. Run init again with --ip and the one that the internet knows it by, and %s gets its address record.", b.cfg.Hostname))
 	}
 	if len(texts) == 0 {
 		return
