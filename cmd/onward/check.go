@@ -120,11 +120,15 @@ func withAliases(cfg *config.Config, problems problem.List) (*alias.Table, probl
 
 // summary says in one line what a configuration holds.
 func summary(cfg *config.Config) string {
-	aliases := 0
+	return fmt.Sprintf("%s: good. %s with %s on %s.", cfg.Files[0], count(len(cfg.Domains), "domain"), count(countAliases(cfg), "alias"), cfg.Hostname)
+}
+
+func countAliases(cfg *config.Config) int {
+	n := 0
 	for _, d := range cfg.Domains {
-		aliases += len(d.Aliases)
+		n += len(d.Aliases)
 	}
-	return fmt.Sprintf("%s: good. %s with %s on %s.", cfg.Files[0], count(len(cfg.Domains), "domain"), count(aliases, "alias"), cfg.Hostname)
+	return n
 }
 
 // count writes a number with its noun.

@@ -75,11 +75,7 @@ func (b *begun) next() []string {
 
 // said tells what became of the files.
 func (s *screen) said(b *begun) {
-	aliases := 0
-	for _, d := range b.cfg.Domains {
-		aliases += len(d.Aliases)
-	}
-	holds := fmt.Sprintf("%s with %s", count(len(b.cfg.Domains), "domain"), count(aliases, "alias"))
+	holds := fmt.Sprintf("%s with %s", count(len(b.cfg.Domains), "domain"), count(countAliases(b.cfg), "alias"))
 	switch {
 	case b.Written:
 		s.line(visible(fmt.Sprintf("Wrote %s: %s on %s.", b.Config, holds, b.cfg.Hostname)))
