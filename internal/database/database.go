@@ -54,7 +54,7 @@ const busyTimeout = 10 * time.Second
 // package, after the writers have their answer (see checkpoint).
 const (
 	common  = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=wal_autocheckpoint(0)&_pragma=journal_size_limit(67108864)"
-	writing = common + "&_pragma=synchronous(FULL)"
+	writing = common + "&_pragma=synchronous(FULL)&_pragma=cache_size(-8000)" // 8 MB: the indexes of a deep queue
 	lazy    = common + "&_pragma=synchronous(NORMAL)"
 	reading = "mode=ro&_pragma=busy_timeout(10000)"
 )
