@@ -23,7 +23,7 @@ func (b *bench) compare(w io.Writer) error {
 	b.large = b.world.write(b.n(12), 25*mb)
 	b.limits()
 	for _, do := range []func() error{
-		b.each(b.usual), b.each(b.queuePath), b.syncs, b.manyAliases, b.each(b.sizes), b.distant, b.depth,
+		b.each(b.usual), b.each(b.queuePath), b.plain, b.syncs, b.manyAliases, b.each(b.sizes), b.distant, b.depth,
 	} {
 		if b.ctx.Err() != nil {
 			return b.ctx.Err()
@@ -96,6 +96,18 @@ func (b *bench) queuePath(p peer) error {
 	}
 	defer s.stop()
 	b.measure(s, task{"all put off", b.letters[:max(1, int(p.share*b.scale*2000))], 64, behaviour{allLater: true}})
+	return nil
+}
+
+// plain measures the daemon without its signature, which of the peers only Exim makes.
+func (b *bench) plain() error {
+	s, err := unsigned(b)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	b.measure(s, task{"unsigned", b.letters[:b.n(3000)], 8, behaviour{}})
+	b.measure(s, task{"unsigned, off", b.letters[:b.n(2000)], 64, behaviour{allLater: true}})
 	return nil
 }
 

@@ -85,6 +85,8 @@ func (b *bench) goals() []goal {
 
 	ratio("messages per CPU second, stack (ms a message)", ours(8), glue(8), cpuOf, true, 4, 6)
 	ratio("the same, bare Postfix", ours(8), bare(8), cpuOf, true, 1, 2)
+	ratio("stack, both without a signature of theirs", b.find("onward", "unsigned", 8), glue(8), cpuOf, true, none, none)
+	ratio("bare Postfix, both without a signature", b.find("onward", "unsigned", 8), bare(8), cpuOf, true, none, none)
 	for _, n := range []int{8, 64} {
 		ratio(fmt.Sprintf("messages a second, %d sessions, stack", n), ours(n), glue(n), rate, false, 4, 6)
 		ratio(fmt.Sprintf("messages a second, %d sessions, bare Postfix", n), ours(n), bare(n), rate, false, 1, 1.5)
@@ -106,6 +108,8 @@ func (b *bench) goals() []goal {
 	ratio("the same, chasquid", ours(64), b.find("chasquid", "10 KB", 64), peakMB, true, none, none)
 	ratio("accepted a second, destination answers 451, Postfix", b.find("onward", "all put off", 64), b.find("postfix", "all put off", 64),
 		func(r *result) float64 { return r.acceptedRate() }, false, 2, 5)
+	ratio("the same, both without a signature", b.find("onward", "unsigned, off", 64), b.find("postfix", "all put off", 64),
+		func(r *result) float64 { return r.acceptedRate() }, false, none, none)
 	all = append(all, goal{"syncs a queued message, 1 session (at least)", orNone(b.syncsPer[0]), 1, none, false, "", ""})
 	most("syncs a queued message, 64 sessions", orNone(b.syncsPer[1]), 0.3, 0.1, "", "")
 	most("10 to 100,000 aliases: CPU a message", 100*b.aliasCost, 5, 1, " %", "")
