@@ -3,7 +3,6 @@ package inbound
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"io"
 	"regexp"
 	"strconv"
@@ -20,6 +19,8 @@ import (
 	"onward/internal/mailauth/dmarc"
 	"onward/internal/mailauth/spf"
 	"onward/internal/message"
+	"onward/internal/milter"
+	"onward/internal/parallel"
 	"onward/internal/reply"
 	"onward/internal/replyaddr"
 )
@@ -312,27 +313,30 @@ func (s *session) accept(tx *transaction, buffer *message.Buffer, found *finding
 	return answer
 }
 
-// filterTime is what rspamd and the milters have together: the sender waits.
-const filterTime = 10 * time.Second
-
-// filter asks rspamd and the milters until one of them refuses, and reports whether
-// any takes the message for junk.
+// filter asks rspamd and the milters, all at once, as each may take ten seconds and
+// the sender waits. The first refusal counts, in the order of the configuration; else
+// whether any takes the message for junk.
 func (s *session) filter(tx *transaction, env *message.Envelope, verdict *mailauth.Verdict, msg *message.Message) (junk bool, refusal *reply.Reply) {
-	ctx, cancel := context.WithTimeout(s.c.server.ctx, filterTime)
-	defer cancel()
-	client := verdict.IPRev.Name
-	if tx.policy.Rspamd != nil {
-		opinion := tx.policy.Rspamd.Check(ctx, env, client, msg)
-		junk, refusal = opinion.Junk, opinion.Reply
+	ctx, client := s.c.server.ctx, verdict.IPRev.Name
+	opinions := make([]milter.Opinion, 1+len(tx.policy.Milters))
+	var asking parallel.Group
+	if spam := tx.policy.Rspamd; spam != nil {
+		asking.Go(func() {
+			o := spam.Check(ctx, env, client, msg)
+			opinions[0] = milter.Opinion{Reply: o.Reply, Junk: o.Junk}
+		})
 	}
-	for _, m := range tx.policy.Milters {
-		if refusal != nil {
-			break
+	for i, m := range tx.policy.Milters {
+		asking.Go(func() { opinions[1+i] = m.Check(ctx, env, client, msg) })
+	}
+	asking.Wait()
+	for _, o := range opinions {
+		if o.Reply != nil {
+			return false, o.Reply
 		}
-		opinion := m.Check(ctx, env, client, msg)
-		junk, refusal = junk || opinion.Junk, opinion.Reply
+		junk = junk || o.Junk
 	}
-	return junk, refusal
+	return junk, nil
 }
 
 // verified is the domain that a message is by, as far as that is sure: nobody can

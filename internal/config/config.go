@@ -176,7 +176,7 @@ type Policy struct {
 	DNSBL             []string `yaml:"dnsbl" is:"list" default:"none" example:"[zen.spamhaus.org, \"bl.example.net=127.0.0.2,127.0.0.4\"]" doc:"DNS blocklists of clients to refuse; the codes that count can be named."`
 	DNSWL             []string `yaml:"dnswl" is:"list" default:"none" example:"[list.dnswl.org]" doc:"DNS lists of clients not to refuse, whatever a blocklist says."`
 	Rspamd            string   `yaml:"rspamd" is:"url" default:"none" example:"http://127.0.0.1:11333" doc:"An rspamd server to ask about each message."`
-	Milters           []string `yaml:"milters" is:"milter" default:"none" example:"[\"unix:/run/clamav/clamav-milter.ctl\", \"127.0.0.1:8891\"]" doc:"Milters to show each message to, in this order: unix: and a file, or a host and port."`
+	Milters           []string `yaml:"milters" is:"milter" default:"none" example:"[\"unix:/run/clamav/clamav-milter.ctl\", \"127.0.0.1:8891\"]" doc:"Milters to show each message to: unix: and a file, or a host and port. The first of them that refuses is heard."`
 	ProxyProtocolFrom []string `yaml:"proxy_protocol_from" is:"forwarder" default:"none" example:"[192.0.2.1]" doc:"Addresses and networks of proxies that tell who the client is, by the PROXY protocol; they must, and nobody else may."`
 	TrustedForwarders []string `yaml:"trusted_forwarders" is:"forwarder" default:"none" example:"[192.0.2.0/24, uni.example.net]" doc:"Networks, or domains that pass SPF or DKIM, whose forwarded mail is not refused for failing DMARC."`
 }
@@ -210,7 +210,7 @@ type Limits struct {
 	AuthenticationTime         time.Duration `yaml:"authentication_time" min:"20s" max:"1m" example:"20s" doc:"How long the DNS has to say who a message is from, once it is here; SPF has 20s from MAIL on."`
 	DKIMSignatures             int           `yaml:"dkim_signatures" min:"4" max:"32" example:"8" doc:"DKIM signatures of a message that are verified, those of its author's domain first."`
 	DeliveryTime               time.Duration `yaml:"delivery_time" min:"10s" max:"4m" example:"45s" doc:"How long, while the sender waits, until a destination has the whole message."`
-	AnswerTime                 time.Duration `yaml:"answer_time" min:"2m" max:"9m" example:"280s" doc:"How long a sender waits for our answer to a message at most, from its end, authentication and delivery included; rspamd may add ten seconds."`
+	AnswerTime                 time.Duration `yaml:"answer_time" min:"2m" max:"9m" example:"280s" doc:"How long a sender waits for our answer to a message at most, from its end, authentication and delivery included; rspamd and milters may add ten seconds."`
 	MailHostsInSession         int           `yaml:"mail_hosts_in_session" min:"2" max:"10" example:"2" doc:"Mail hosts of a destination that are asked for one message while its sender waits."`
 	MailHosts                  int           `yaml:"mail_hosts" min:"2" max:"10" example:"5" doc:"Mail hosts of a destination that one attempt of the queue asks."`
 	ConnectTimeout             time.Duration `yaml:"connect_timeout" min:"5s" max:"5m" example:"30s" doc:"How long the queue waits for a connection to a mail host; while a sender waits it is ten seconds."`

@@ -148,7 +148,7 @@ func (d *dialogue) body(r io.Reader) bool {
 		case err == io.EOF, err == io.ErrUnexpectedEOF, d.answer == skip:
 			return true
 		case err != nil:
-			d.err = err
+			d.err = fmt.Errorf("our copy of the message: %w", err)
 			return false
 		}
 	}
