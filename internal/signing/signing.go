@@ -122,6 +122,8 @@ func signedNames(header *dkim.Header) []string {
 // that digest, or nil when none may be added. The chain is what was found of it on
 // arrival, and results what was found of the rest; see arc.Sealer.
 func (s *Signer) Seal(fields []message.Field, body [sha256.Size]byte, chain arc.Result, results authres.Header, now time.Time) ([]byte, error) {
+	turns <- struct{}{}
+	defer func() { <-turns }()
 	sealer := arc.Sealer{Key: s.keys[0].private, Domain: s.domain, Selector: s.keys[0].selector}
 	set, err := sealer.Seal(fields, body, chain, results, now)
 	if err != nil {
