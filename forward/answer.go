@@ -103,13 +103,13 @@ func keep(m *mail, d *delivery) *reply.Reply {
 
 // own puts on disk what was not delivered: attempts to come, and refusals that
 // the sender is told of by a report, or that are held where it may not be. With
-// each goes where else the message went, as a report may not tell of that either.
+// each goes where all of the message went, as a report may not tell of that.
 func (f *Forwarder) own(ctx context.Context, m *mail, pending, no []*delivery) error {
 	private := m.domains()
 	var items []*store.Item
 	for _, d := range append(pending, no...) {
 		item := m.item(d)
-		item.Private = slices.DeleteFunc(slices.Clone(private), func(domain address.Domain) bool { return domain == d.target.Domain })
+		item.Private = private
 		items = append(items, item)
 	}
 	for _, item := range items[len(pending):] {

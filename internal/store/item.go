@@ -52,7 +52,7 @@ type Item struct {
 	Recipient  address.Mailbox     // what was written to
 	Also       []address.Mailbox   // likewise, and leads to the same target
 	Target     address.Mailbox
-	Private    []address.Domain // of the other targets of the message: no report tells of an address there
+	Private    []address.Domain // of all targets of the message: no report tells of an address there
 	Header     []byte           // for Add only; see Store.Header
 	Size       int64            // octets of Header and rest, set by whoever adds it
 	EightBit   bool
