@@ -121,6 +121,7 @@ func newDaemon(ctx context.Context, cfg *config.Config, table *alias.Table, list
 		return nil, err
 	}
 	d.current.Store(next)
+	tidy(cfg)
 	d.queue = queue.New(queue.Config{
 		Store:  d.state.store,
 		Size:   cfg.Queue.Size,
@@ -251,6 +252,7 @@ func (d *daemon) reload(cfg *config.Config, problems problem.List) {
 	if !slices.Equal(old.Listen, cfg.Listen) || old.StateDir != cfg.StateDir || storeLimits(old) != storeLimits(cfg) {
 		d.log.Warn("listen, state_dir and how much the queue may hold change at the next start only")
 	}
+	tidy(cfg)
 	d.log.Info("configuration reloaded", "domains", len(cfg.Domains))
 }
 
@@ -275,7 +277,6 @@ func tidy(cfg *config.Config) {
 
 // prepare builds what a configuration describes.
 func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, error) {
-	defer tidy(cfg)
 	secrets, err := loadSecrets(cfg, d.state.dir, false)
 	if err != nil {
 		return nil, err
