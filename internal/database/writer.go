@@ -17,6 +17,7 @@ const (
 	// A group that follows one of company or more waits for others while they come
 	// within a gap, lingering at most that long: where a disk syncs in a fraction of
 	// a millisecond each would get a sync of its own, and every sync costs the same.
+	// What OpenLazy opens has no such syncs, and one writer at a time.
 	company   = 3
 	gap       = 2 * time.Millisecond
 	lingering = 10 * time.Millisecond

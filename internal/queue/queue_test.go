@@ -736,7 +736,7 @@ func TestStop(t *testing.T) {
 				wait(10 * time.Second)
 				began := time.Now()
 				w.stop()
-				if took := time.Since(began); took != tt.want {
+				if took := time.Since(began); (took - tt.want).Abs() > 100*time.Millisecond { // writes may linger
 					t.Errorf("it took %v to stop, want %v", took, tt.want)
 				}
 				tried := 0

@@ -94,8 +94,8 @@ func Clean(s string) string {
 	for _, r := range s {
 		if b.Len() == MaxText {
 			whole := b.String()
-			if r != ' ' && strings.Contains(whole, " ") {
-				whole = whole[:strings.LastIndexByte(whole, ' ')]
+			if end := strings.LastIndexByte(whole, ' '); end > 0 && !strings.ContainsRune(" \t\r\n", r) {
+				whole = whole[:end]
 			}
 			return whole
 		}

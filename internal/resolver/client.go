@@ -75,6 +75,9 @@ func (c *Client) Close() {
 // lookup goes on for the others and for the cache, within the timeout.
 func (c *Client) Lookup(ctx context.Context, name string, t Type) (*Answer, error) {
 	q := question{tidy(name), t}
+	if ctx.Err() != nil {
+		return nil, wrap(q, ctx.Err())
+	}
 	known, f := c.join(q)
 	if f == nil {
 		return known.answer, known.err

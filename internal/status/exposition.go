@@ -42,7 +42,8 @@ type histogram struct {
 }
 
 // bounds are the upper ends of the buckets, in seconds: from a destination next
-// door to the longest a sender waits for an answer (280 s, DESIGN.md 9.1).
+// door to the longest a sender waits for an answer (280 s unless limits.answer_time
+// says otherwise, DESIGN.md 9.1).
 var bounds = [...]float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 280}
 
 type spread struct {

@@ -115,15 +115,19 @@ type moment struct {
 	version  map[string]int // when a file was synced last
 }
 
-// moments calls yield after 0, 1, 2, ... operations.
+// moments calls yield after 0, 1, 2, ... of the operations there were so far. A
+// checkpoint may still be at work.
 func (d *disk) moments(yield func(k int, m *moment)) {
+	d.mu.Lock()
+	ops := slices.Clone(d.ops)
+	d.mu.Unlock()
 	m := &moment{
 		files:    map[string][]byte{"onward.db": {}}, // made, with a sync of the directory, before SQLite sees it
 		unsynced: map[string][]op{},
 		version:  map[string]int{},
 	}
 	yield(0, m)
-	for i, o := range d.ops {
+	for i, o := range ops {
 		m.add(o, i+1)
 		yield(i+1, m)
 	}

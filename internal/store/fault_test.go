@@ -43,9 +43,9 @@ func once(n int, kind opKind, file string, code int32) func(op) int32 {
 // restart, and after a power cut with every choice of what was not synced.
 func checkLeft(t *testing.T, l *ledger) {
 	t.Helper()
-	work := inMemory(t)
+	work, all := inMemory(t), l.disk.now()
 	l.disk.moments(func(k int, m *moment) {
-		if k == len(l.disk.ops) {
+		if k == all {
 			for _, r := range m.remains() {
 				checkCut(t, work, r.files(m), l, k)
 			}
