@@ -96,11 +96,16 @@ func (f *field) checkList(text string) error {
 	return nil
 }
 
-// checkMilter takes unix:/file and host:port.
+// checkMilter takes unix:/file, of a length that a socket can have (unix(7)), and
+// host:port.
 func (f *field) checkMilter(text string) error {
+	file, isFile := strings.CutPrefix(text, "unix:")
 	host, port, _ := net.SplitHostPort(text)
 	n, err := strconv.ParseUint(port, 10, 16)
-	if !strings.HasPrefix(text, "unix:/") && (host == "" || n == 0 || err != nil) {
+	switch {
+	case isFile && len(file) > 1 && file[0] == '/' && len(file) <= 107:
+	case !isFile && host != "" && !strings.ContainsAny(host, " \t") && n > 0 && err == nil:
+	default:
 		return fmt.Errorf("%.80q is not where a milter can be; write one such as %s", text, f.example)
 	}
 	return nil
