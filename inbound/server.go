@@ -34,16 +34,15 @@ import (
 	"onward/internal/alias"
 	"onward/internal/config"
 	"onward/internal/dnsbl"
+	"onward/internal/filter"
 	"onward/internal/journal"
 	"onward/internal/loop"
 	"onward/internal/mailauth"
 	"onward/internal/message"
-	"onward/internal/milter"
 	"onward/internal/ratelimit"
 	"onward/internal/reply"
 	"onward/internal/replyaddr"
 	"onward/internal/returnpath"
-	"onward/internal/rspamd"
 )
 
 // An Acceptor finds an owner for a message. Its answer is 2xx when a destination
@@ -56,6 +55,12 @@ import (
 type Acceptor interface {
 	Accept(ctx context.Context, env *message.Envelope, verdict *mailauth.Verdict, msg *message.Message) (answer *reply.Reply, queued bool)
 	Answered(id string, heard bool)
+}
+
+// A Filter judges the content of messages. client is the confirmed name of the client,
+// or empty. It answers within ten seconds.
+type Filter interface {
+	Check(ctx context.Context, env *message.Envelope, client address.Domain, msg *message.Message) filter.Opinion
 }
 
 // A Policy is what decides about a message and what a reload replaces.
@@ -71,8 +76,7 @@ type Policy struct {
 	Judge    *Judge
 
 	Lists   *dnsbl.Checker // nil: none are asked
-	Rspamd  *rspamd.Client // nil: not asked
-	Milters []*milter.Client
+	Filters []Filter       // rspamd and milters, in the order of the configuration
 
 	AutoReplies bool           // may come back through a return path too
 	Breaks      message.Breaks // where an alias does not say itself

@@ -3,6 +3,7 @@ package inbound
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"io"
 	"regexp"
 	"strconv"
@@ -13,13 +14,13 @@ import (
 
 	"onward/internal/address"
 	"onward/internal/alias"
+	"onward/internal/filter"
 	"onward/internal/loop"
 	"onward/internal/mailauth"
 	"onward/internal/mailauth/authres"
 	"onward/internal/mailauth/dmarc"
 	"onward/internal/mailauth/spf"
 	"onward/internal/message"
-	"onward/internal/milter"
 	"onward/internal/parallel"
 	"onward/internal/reply"
 	"onward/internal/replyaddr"
@@ -313,28 +314,25 @@ func (s *session) accept(tx *transaction, buffer *message.Buffer, found *finding
 	return answer
 }
 
-// filter asks rspamd and the milters, all at once, as each may take ten seconds and
-// the sender waits. The first refusal counts, in the order of the configuration; else
-// whether any takes the message for junk.
+// filter asks all filters at once, as each may take ten seconds and the sender waits.
+// The first refusal counts, in the order of the configuration; else whether any takes
+// the message for junk.
 func (s *session) filter(tx *transaction, env *message.Envelope, verdict *mailauth.Verdict, msg *message.Message) (junk bool, refusal *reply.Reply) {
-	ctx, client := s.c.server.ctx, verdict.IPRev.Name
-	opinions := make([]milter.Opinion, 1+len(tx.policy.Milters))
+	opinions := make([]filter.Opinion, len(tx.policy.Filters))
 	var asking parallel.Group
-	if spam := tx.policy.Rspamd; spam != nil {
-		asking.Go(func() {
-			o := spam.Check(ctx, env, client, msg)
-			opinions[0] = milter.Opinion{Reply: o.Reply, Junk: o.Junk}
-		})
-	}
-	for i, m := range tx.policy.Milters {
-		asking.Go(func() { opinions[1+i] = m.Check(ctx, env, client, msg) })
+	for i, f := range tx.policy.Filters {
+		asking.Go(func() { opinions[i] = f.Check(s.c.server.ctx, env, verdict.IPRev.Name, msg) })
 	}
 	asking.Wait()
 	for _, o := range opinions {
-		if o.Reply != nil {
+		switch {
+		case o.Reply != nil:
+			o.Reply.Err = errors.New(o.Why)
 			return false, o.Reply
+		case o.Junk:
+			junk = true
+			s.c.log.Info("a filter takes it for junk", "id", env.ID, "why", o.Why)
 		}
-		junk = junk || o.Junk
 	}
 	return junk, nil
 }

@@ -301,7 +301,7 @@ func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, erro
 	if err != nil {
 		return nil, err
 	}
-	spam, err := spamFilter(cfg, d.log)
+	filters, err := filters(cfg, d.log)
 	if err != nil {
 		return nil, err
 	}
@@ -329,8 +329,7 @@ func (d *daemon) prepare(cfg *config.Config, table *alias.Table) (*running, erro
 		Verifier:    verifier(cfg, dns),
 		Judge:       inbound.NewJudge(cfg, d.lists),
 		Lists:       blocklists,
-		Rspamd:      spam,
-		Milters:     milters(cfg, d.log),
+		Filters:     filters,
 		AutoReplies: cfg.SRS.AutoReplies,
 		Breaks:      message.Breaks(cfg.Policy.Breaks),
 	}
@@ -523,25 +522,20 @@ func lists(cfg *config.Config, dns resolver.Resolver, log *slog.Logger) (*dnsbl.
 	return c, nil
 }
 
-// spamFilter is the rspamd server to ask, or nil without one.
-func spamFilter(cfg *config.Config, log *slog.Logger) (*rspamd.Client, error) {
-	if cfg.Policy.Rspamd == "" {
-		return nil, nil
+// filters are those to ask about each message.
+func filters(cfg *config.Config, log *slog.Logger) ([]inbound.Filter, error) {
+	var all []inbound.Filter
+	if cfg.Policy.Rspamd != "" {
+		client, err := rspamd.New(cfg.Policy.Rspamd, cfg.Hostname, log)
+		if err != nil {
+			return nil, fmt.Errorf("policy.rspamd: %w", err)
+		}
+		all = append(all, client)
 	}
-	client, err := rspamd.New(cfg.Policy.Rspamd, cfg.Hostname, log)
-	if err != nil {
-		return nil, fmt.Errorf("policy.rspamd: %w", err)
-	}
-	return client, nil
-}
-
-// milters are those to show each message to.
-func milters(cfg *config.Config, log *slog.Logger) []*milter.Client {
-	var all []*milter.Client
 	for _, at := range cfg.Policy.Milters {
 		all = append(all, milter.New(at, cfg.Hostname, log))
 	}
-	return all
+	return all, nil
 }
 
 // web makes the client that fetches policies and posts reports.

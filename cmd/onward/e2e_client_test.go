@@ -191,8 +191,8 @@ func TestMilters(t *testing.T) {
 	if n := s.sink.Count(); n != passed {
 		t.Errorf("%d messages at the destination, want %d", n, passed)
 	}
-	s.log.wait(t, 0, `a milter did not check a message.*/nowhere/socket`)
-	s.log.wait(t, 0, `rejected.*a virus.*milter `+strings.TrimPrefix(at, "unix:"))
+	s.log.wait(t, 0, `a filter did not check a message.*milter unix:/nowhere/socket`)
+	s.log.wait(t, 0, `rejected.*a virus.*milter `+at)
 }
 
 // TestRspamd holds what becomes of a message that a real rspamd has an opinion of.

@@ -22,7 +22,7 @@ var rows = [][]string{
 	{"internal/mailauth/spf", "internal/mailauth/dmarc", "internal/mailauth/arc", "internal/mailauth/iprev",
 		"internal/tlspolicy"},
 	{"internal/tlspolicy/mtasts", "internal/tlspolicy/dane"},
-	{"internal/mailauth/dkim", "internal/mailauth/authres", "internal/webclient"},
+	{"internal/mailauth/dkim", "internal/mailauth/authres", "internal/webclient", "internal/filter"},
 	{"internal/config", "internal/store", "internal/message", "internal/resolver"},
 	{"internal/reply", "internal/problem", "internal/database", "internal/dialguard"},
 	{"internal/address", "internal/parallel", "srs"},

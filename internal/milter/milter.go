@@ -27,10 +27,10 @@ import (
 	"log/slog"
 	"net"
 	"strings"
-	"sync"
 	"time"
 
 	"onward/internal/address"
+	"onward/internal/filter"
 	"onward/internal/message"
 	"onward/internal/reply"
 )
@@ -50,9 +50,7 @@ type Client struct {
 	log              *slog.Logger
 	slots            chan struct{} // one for each connection
 
-	mu        sync.Mutex
-	failures  int // since the last line about them
-	lastWrote time.Time
+	unchecked filter.Unchecked
 }
 
 // New returns a Client of the milter at "unix:/run/clamav/clamav-milter.ctl" or
@@ -65,67 +63,63 @@ func New(milter string, hostname address.Domain, log *slog.Logger) *Client {
 	return c
 }
 
-// An Opinion is what a milter thinks of a message. Its zero value accepts.
-type Opinion struct {
-	Reply *reply.Reply // the refusal, 4xx or 5xx; nil to accept
-	Junk  bool         // accepted, but to be marked as doubtful
-}
-
 // Check shows a message. client is the confirmed name of the client, or empty.
 // It returns no later than ctx ends or 10 s are over.
-func (c *Client) Check(ctx context.Context, env *message.Envelope, client address.Domain, msg *message.Message) Opinion {
+func (c *Client) Check(ctx context.Context, env *message.Envelope, client address.Domain, msg *message.Message) filter.Opinion {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	opinion, err := c.ask(ctx, env, client, msg)
 	if err != nil {
 		c.failed(env, cmp.Or(ctx.Err(), err)) // the end of ctx closes the connection
-		return Opinion{}
+		return filter.Opinion{}
 	}
 	return opinion
 }
 
 // ask holds one conversation.
-func (c *Client) ask(ctx context.Context, env *message.Envelope, client address.Domain, msg *message.Message) (Opinion, error) {
+func (c *Client) ask(ctx context.Context, env *message.Envelope, client address.Domain, msg *message.Message) (filter.Opinion, error) {
 	select {
 	case c.slots <- struct{}{}:
 		defer func() { <-c.slots }()
 	case <-ctx.Done():
-		return Opinion{}, ctx.Err()
+		return filter.Opinion{}, ctx.Err()
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, c.network, c.address)
 	if err != nil {
-		return Opinion{}, err
+		return filter.Opinion{}, err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	d := &dialogue{hostname: c.hostname, r: bufio.NewReader(conn), w: bufio.NewWriter(conn)}
 	d.show(env, client, msg)
 	if d.err != nil {
-		return Opinion{}, d.err
+		return filter.Opinion{}, d.err
 	}
 	d.send(quit, nil)
 	d.w.Flush() // a courtesy
 	return c.opinion(d)
 }
 
-// opinion is the decision. A refusal tells our log which milter it was.
-func (c *Client) opinion(d *dialogue) (Opinion, error) {
+// opinion is the decision.
+func (c *Client) opinion(d *dialogue) (filter.Opinion, error) {
 	permanent, text := d.answer != tempFail, ""
 	switch d.answer {
 	case goOn, accept:
-		return Opinion{Junk: d.quarantined}, nil
+		if d.quarantined {
+			return filter.Opinion{Junk: true, Why: c.name()}, nil
+		}
+		return filter.Opinion{}, nil
 	case replyCode:
 		var err error
 		if permanent, text, err = words(d.said); err != nil {
-			return Opinion{}, err
+			return filter.Opinion{}, err
 		}
 	}
 	r := reply.New(451, "4.7.1", "%s", cmp.Or(text, "not now, please try again later"))
 	if permanent {
 		r = reply.New(550, "5.7.1", "%s", cmp.Or(text, "a filter refuses this message"))
 	}
-	r.Err = errors.New("milter " + c.address)
-	return Opinion{Reply: r}, nil
+	return filter.Opinion{Reply: r, Why: c.name()}, nil
 }
 
 // words reads a reply such as "554 5.7.1 no", which may have several lines in the
@@ -146,19 +140,19 @@ func words(said []byte) (permanent bool, text string, err error) {
 	return text[0] == '5', reply.Clean(strings.Join(texts, " ")), nil
 }
 
-// failed writes that mail goes on unchecked, once a minute. The end of the
-// daemon's own patience with a message says nothing about the milter.
+// failed notes that a message goes on unchecked. The end of the daemon's own patience
+// with it says nothing about the milter.
 func (c *Client) failed(env *message.Envelope, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.failures++
-	if time.Since(c.lastWrote) < time.Minute {
-		return
+	c.unchecked.Add(c.log, c.name(), env, err)
+}
+
+// name is how the milter is called in our log: as in the configuration.
+func (c *Client) name() string {
+	if c.network == "unix" {
+		return "milter unix:" + c.address
 	}
-	c.log.Warn("a milter did not check a message, it goes on unchecked; start it, or take it out of policy.milters",
-		"id", env.ID, "milter", c.address, "unchecked", c.failures, "err", reply.Clean(err.Error()))
-	c.failures, c.lastWrote = 0, time.Now()
+	return "milter " + c.address
 }

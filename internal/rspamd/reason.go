@@ -13,7 +13,8 @@ import (
 // maxSymbols is how many symbols a reason names.
 const maxSymbols = 8
 
-// reason lists the symbols that weigh most, heaviest first.
+// reason is what rspamd has found: its word, and the symbols that weigh most,
+// heaviest first.
 func (a *answer) reason() string {
 	names := make([]string, 0, len(a.Symbols))
 	for name, s := range a.Symbols {
@@ -28,5 +29,9 @@ func (a *answer) reason() string {
 	for _, name := range names[:min(len(names), maxSymbols)] {
 		words = append(words, fmt.Sprintf("%s %.2f", name, a.Symbols[name].Score))
 	}
-	return reply.Clean(strings.Join(words, ", "))
+	why := fmt.Sprintf("rspamd: %s, score %.2f", a.Action, a.Score)
+	if len(words) > 0 {
+		why += " (" + strings.Join(words, ", ") + ")"
+	}
+	return reply.Clean(why)
 }

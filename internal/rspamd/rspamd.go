@@ -25,10 +25,10 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"onward/internal/address"
+	"onward/internal/filter"
 	"onward/internal/message"
 	"onward/internal/reply"
 )
@@ -50,9 +50,7 @@ type Client struct {
 	http *http.Client
 	log  *slog.Logger
 
-	mu        sync.Mutex
-	failures  int // since the last line about them
-	lastWrote time.Time
+	unchecked filter.Unchecked
 }
 
 // New returns a Client of the server at a URL such as "http://127.0.0.1:11333".
@@ -88,24 +86,15 @@ func CheckURL(server string) error {
 	return nil
 }
 
-// An Opinion is what rspamd thinks of a message. Its zero value accepts.
-type Opinion struct {
-	Reply  *reply.Reply // the refusal, 4xx or 5xx; nil to accept
-	Junk   bool         // accepted, but to be marked as doubtful
-	Action string       // rspamd's word, cleaned; empty when it did not answer
-	Score  float64
-	Reason string // the symbols that weigh most, for the log and for people
-}
-
 // Check asks about a message. client is the confirmed name of the client, or
 // empty. It returns no later than ctx ends or 10 s are over.
-func (c *Client) Check(ctx context.Context, env *message.Envelope, client address.Domain, msg *message.Message) Opinion {
+func (c *Client) Check(ctx context.Context, env *message.Envelope, client address.Domain, msg *message.Message) filter.Opinion {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	answer, err := c.ask(ctx, env, client, msg)
 	if err != nil {
 		c.failed(env, err)
-		return Opinion{}
+		return filter.Opinion{}
 	}
 	return answer.opinion()
 }
@@ -157,8 +146,8 @@ func (c *Client) header(env *message.Envelope, client address.Domain) http.Heade
 	return h
 }
 
-// failed writes that mail goes on unchecked, once a minute. The end of the
-// daemon's own patience with a message says nothing about the server.
+// failed notes that a message goes on unchecked. The end of the daemon's own patience
+// with it says nothing about the server.
 func (c *Client) failed(env *message.Envelope, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
@@ -166,15 +155,7 @@ func (c *Client) failed(env *message.Envelope, err error) {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.failures++
-	if time.Since(c.lastWrote) < time.Minute {
-		return
-	}
-	c.log.Warn("rspamd did not check a message, it goes on unchecked; start rspamd, or empty policy.rspamd",
-		"id", env.ID, "url", c.url, "unchecked", c.failures, "err", reply.Clean(err.Error()))
-	c.failures, c.lastWrote = 0, time.Now()
+	c.unchecked.Add(c.log, "rspamd at "+c.url, env, err)
 }
 
 // An answer is what we read of the JSON.
@@ -202,8 +183,8 @@ func parse(text []byte) (*answer, error) {
 }
 
 // opinion is the decision. Actions that an operator invents mean nothing here.
-func (a *answer) opinion() Opinion {
-	o := Opinion{Action: reply.Clean(a.Action), Score: a.Score, Reason: a.reason()}
+func (a *answer) opinion() filter.Opinion {
+	o := filter.Opinion{Why: a.reason()}
 	switch a.Action {
 	case "reject", "discard":
 		o.Reply = reply.New(550, "5.7.1", "%s", a.words("this message looks like spam"))

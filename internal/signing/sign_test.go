@@ -50,19 +50,7 @@ func newSigner(t testing.TB, ed25519 bool) (*signing.Signer, *resolver.Zone) {
 	return s, z
 }
 
-func receive(t testing.TB, raw string) *message.Message {
-	t.Helper()
-	b := message.NewBuffer(t.TempDir())
-	if _, err := b.Write([]byte(raw)); err != nil {
-		t.Fatal(err)
-	}
-	m, err := b.Message()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { m.Close() })
-	return m
-}
+func receive(t testing.TB, raw string) *message.Message { return testpeer.Message(t, raw) }
 
 // sign returns our fields, and the message below them.
 func sign(t testing.TB, s *signing.Signer, raw string) (fields string, signed *message.Message) {

@@ -18,6 +18,7 @@ import (
 	"onward/internal/mailauth/dkim"
 	"onward/internal/message"
 	"onward/internal/resolver"
+	"onward/internal/testpeer"
 )
 
 const shared = "../../../testdata/"
@@ -27,18 +28,8 @@ var now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // parse returns a message whose lines may end in LF.
 func parse(t testing.TB, text string) *message.Message {
-	t.Helper()
-	b := message.NewBuffer(t.TempDir())
 	text = strings.ReplaceAll(text, "\r\n", "\n")
-	if _, err := b.Write([]byte(strings.ReplaceAll(text, "\n", "\r\n"))); err != nil {
-		t.Fatal(err)
-	}
-	m, err := b.Message()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { m.Close() })
-	return m
+	return testpeer.Message(t, strings.ReplaceAll(text, "\n", "\r\n"))
 }
 
 // verify is what mailauth does with a message: prepare, one pass, finish.

@@ -11,6 +11,7 @@ import (
 	"onward/internal/mailauth/dkim"
 	"onward/internal/message"
 	"onward/internal/resolver"
+	"onward/internal/testpeer"
 )
 
 // now is when all messages of the tests arrive.
@@ -32,19 +33,7 @@ func zone(t testing.TB, path string) *resolver.Zone {
 	return z
 }
 
-func receive(t testing.TB, raw []byte) *message.Message {
-	t.Helper()
-	b := message.NewBuffer(t.TempDir())
-	if _, err := b.Write(raw); err != nil {
-		t.Fatal(err)
-	}
-	m, err := b.Message()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { m.Close() })
-	return m
-}
+func receive(t testing.TB, raw []byte) *message.Message { return testpeer.Message(t, string(raw)) }
 
 func verify(t testing.TB, r resolver.Resolver, raw []byte) []dkim.Result {
 	t.Helper()
