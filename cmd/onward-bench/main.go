@@ -72,7 +72,7 @@ func run(program string, scale float64, perSession int, profile, only, commit st
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
-	group, err := newGroup()
+	group, err := newGroup(groups)
 	if err != nil {
 		return err
 	}

@@ -69,8 +69,9 @@ func (p *process) stop() {
 // groups is where the control groups of version 2 are, once we are inside.
 const groups = "/sys/fs/cgroup"
 
-// newGroup makes a control group within our own, for all programs.
-func newGroup() (string, error) {
+// newGroup makes a control group within our own, for all programs, in the hierarchy
+// that is mounted there.
+func newGroup(groups string) (string, error) {
 	if _, err := os.Stat(filepath.Join(groups, "cgroup.procs")); err != nil {
 		return "", err
 	}
