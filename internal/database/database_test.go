@@ -126,8 +126,6 @@ func TestGroup(t *testing.T) {
 	}
 }
 
-// A constraint that is broken is the trouble of one member, too, and so is a
-// statement that does not parse.
 // TestLinger holds that a group which follows a large one waits for those who come
 // soon, and that one who is alone waits no longer than once.
 func TestLinger(t *testing.T) {
@@ -187,6 +185,31 @@ func TestLinger(t *testing.T) {
 	})
 }
 
+// TestLostTransaction holds that everybody hears of a transaction that is lost on the
+// way, those too whose turn did not come.
+func TestLostTransaction(t *testing.T) {
+	d := open(t, filepath.Join(t.TempDir(), "x.db"), oneTable)
+	nothing := func(*database.Tx) error { return nil }
+	lose := func(tx *database.Tx) error {
+		_, err := tx.Exec("ROLLBACK")
+		return err
+	}
+	for i, err := range queueUp(t, d, nothing, lose, lose, lose, insert(1), insert(2))[1:] {
+		if err == nil {
+			t.Errorf("member %d heard that all is well", i)
+		}
+	}
+	var n int
+	if err := d.Read().QueryRow(`SELECT count(*) FROM a`).Scan(&n); err != nil || n != 0 {
+		t.Errorf("%d rows, %v", n, err)
+	}
+	if err := d.Write(t.Context(), insert(3)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A constraint that is broken is the trouble of one member, too, and so is a
+// statement that does not parse.
 func TestGroupConstraint(t *testing.T) {
 	d := open(t, filepath.Join(t.TempDir(), "x.db"), oneTable)
 	wrong := func(tx *database.Tx) error { return tx.QueryRow(`SELECT nothing FROM nowhere`).Scan(new(int)) }
