@@ -149,7 +149,7 @@ the sender gets no report. Without --yes, show what would be lost.`,
 func (o *office) warn(cmd *cobra.Command, items []*store.Item) error {
 	s := newScreen(cmd.OutOrStdout())
 	for _, item := range items {
-		header, _ := o.Header(cmd.Context(), item) // one that is damaged has no subject
+		header, _ := o.header(cmd.Context(), item) // one that is damaged has no subject
 		s.loss(item, subjectOf(header))
 	}
 	if err := s.Flush(); err != nil {

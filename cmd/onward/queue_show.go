@@ -219,7 +219,7 @@ what authentication found, and every attempt. The body is not shown.`,
 // show prints one item and what the journal knows of its message. A header that
 // is damaged, or a journal that cannot be read, is told in its place.
 func (o *office) show(ctx context.Context, s *screen, item *store.Item, asJSON bool) error {
-	header, headerErr := o.Header(ctx, item)
+	header, headerErr := o.header(ctx, item)
 	story, storyErr := o.story(ctx, item.Message)
 	if asJSON {
 		out := struct {
@@ -247,6 +247,15 @@ func (o *office) show(ctx context.Context, s *screen, item *store.Item, asJSON b
 	s.title("What happened")
 	s.happened(story.Attempts, story.Events)
 	return nil
+}
+
+// header returns the header of a message as it goes on.
+func (o *office) header(ctx context.Context, item *store.Item) ([]byte, error) {
+	content, err := o.Content(ctx, item)
+	if err != nil {
+		return nil, err
+	}
+	return content.Header, nil
 }
 
 func (o *office) story(ctx context.Context, id string) (*journal.Story, error) {

@@ -84,12 +84,13 @@ func (a *attempt) deliver(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
 	defer cancel()
 	defer a.lease.keep(cancel)()
-	var err error
-	if a.header, err = a.Store.Header(ctx, a.item); err != nil {
+	content, err := a.Store.Content(ctx, a.item)
+	if err != nil {
 		a.broken = err
 		a.out = smtpclient.Outcome{Result: smtpclient.Deferred, Reply: reply.Trouble(err)}
 		return
 	}
+	a.header = content.Header
 	if a.item.Refused { // in the session: its destination is not asked again (RELIABILITY 39)
 		said := cmp.Or(reply.Parse(a.item.Said), reply.New(550, "5.0.0", "refused"))
 		a.out = smtpclient.Outcome{Result: smtpclient.Refused, Reply: said, Said: said, Host: a.item.Host}
@@ -104,7 +105,7 @@ func (a *attempt) deliver(ctx context.Context) {
 		UTF8:     a.item.UTF8,
 		AnyTLS:   a.item.Kind == store.TLSReport, // it may be about why there is none
 		Open: func() io.Reader {
-			return io.MultiReader(bytes.NewReader(a.header), &guarded{a: a, r: a.Store.Rest(ctx, a.item)})
+			return io.MultiReader(bytes.NewReader(a.header), &guarded{a: a, r: content.Rest(ctx)})
 		},
 	})
 }

@@ -5,6 +5,7 @@ import (
 
 	"onward/internal/address"
 	"onward/internal/smtpclient"
+	"onward/internal/store"
 )
 
 const (
@@ -16,8 +17,9 @@ const (
 // restart, and learned again.
 type destination struct {
 	domain address.Domain
-	busy   int // attempts under way
-	window int // how many there may be: one more with each message taken, until the limit
+	busy   int           // attempts under way
+	window int           // how many there may be: one more with each message taken, until the limit
+	ahead  []*store.Item // what is due next, as it was when it was read
 
 	failures int  // in a row
 	away     bool // it cannot be reached, or takes nothing from anybody

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -277,6 +278,51 @@ func TestOtherProcess(t *testing.T) {
 	})
 }
 
+// TestReadAhead holds that an item which the schedule has read already, and the
+// operator takes away before its turn, is not tried; and that its turn passes on.
+func TestReadAhead(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := newWorld(t, func(w *world, tr *smtpclient.Transaction) smtpclient.Outcome {
+			time.Sleep(time.Minute)
+			return ok
+		})
+		w.addMany("m", 60, "dest.test", time.Now())
+		w.run()
+		operator := w.other()
+		defer operator.Close()
+		wait(90 * time.Second) // the window grows, and more is read than there is room for
+		var dropped, held int
+		for id, item := range w.items() {
+			switch {
+			case len(w.tries(id)) > 0:
+			case dropped <= held:
+				if err := operator.Drop(t.Context(), item.ID, time.Now()); err != nil {
+					t.Error(err)
+				}
+				delete(w.added, id)
+				dropped++
+			default:
+				if err := operator.Hold(t.Context(), item.ID, time.Now(), "wait"); err != nil {
+					t.Error(err)
+				}
+				held++
+			}
+		}
+		if dropped < 20 || held < 20 {
+			t.Fatalf("%d dropped, %d held: too few for this test", dropped, held)
+		}
+		w.addMany("late", 20, "dest.test", time.Now())
+		wait(5 * time.Minute)
+		if n := len(w.attemptsNow()); n != 60-dropped-held+20 {
+			t.Errorf("%d attempts, with %d dropped and %d held", n, dropped, held)
+		}
+		if left := w.items(); len(left) != held {
+			t.Errorf("%d items are left, %d are held", len(left), held)
+		}
+		w.audit()
+	})
+}
+
 // TestLease holds that nobody else can have an item while an attempt lasts,
 // however long that is.
 func TestLease(t *testing.T) {
@@ -457,6 +503,7 @@ func BenchmarkDrain(b *testing.B) {
 		b.Run(fmt.Sprint("depth=", depth), func(b *testing.B) {
 			w := newWorld(b, nil)
 			fill(b, w, depth+b.N, time.Now().Add(-time.Minute))
+			syscall.Sync() // what filling it has left for the disk to do is no part of what follows
 			route := w.queue.Route()
 			route.Deliverer = deliverer(reading)
 			w.queue.Route = func() Route { return route }

@@ -86,7 +86,6 @@ type offer struct {
 	domain address.Domain
 	known  *destination // nil until there is an attempt
 	asked  bool
-	items  []*store.Item
 }
 
 func (o *offer) busy() int {
@@ -98,32 +97,47 @@ func (o *offer) busy() int {
 
 // pick returns the next item for a domain, or nil when there is none for now.
 func (s *schedule) pick(ctx context.Context, o *offer, now time.Time, limit, free int) *store.Item {
-	if !o.asked {
-		o.asked = true
-		room := firstWindow
-		if o.known != nil {
-			room = min(free, o.known.room(now, limit)) + o.known.busy // some of which the store does not know of yet
-		}
-		var err error
-		if o.items, err = s.Store.Due(ctx, o.domain, now, min(room, maxWorkers)); err != nil {
-			s.trouble(err)
-			return nil
-		}
-		o.items = slices.DeleteFunc(o.items, func(i *store.Item) bool { return s.busy[i.ID] })
-	}
-	if len(o.items) == 0 {
+	if o.known != nil && o.known.room(now, limit) == 0 {
 		return nil
+	}
+	if !o.asked && (o.known == nil || len(o.known.ahead) == 0) {
+		o.asked = true
+		s.readAhead(ctx, o, now, limit, free)
+	}
+	if o.known == nil || len(o.known.ahead) == 0 {
+		return nil
+	}
+	item := o.known.ahead[0]
+	o.known.ahead = o.known.ahead[1:]
+	return item
+}
+
+// readAhead asks the store what is due for a domain. Beyond what may begin now it
+// reads as much as may be under way at once, where the domain takes mail: each end
+// of an attempt makes room for one more, which is not worth a question. What has
+// changed by its turn does not begin (see store.Begin).
+func (s *schedule) readAhead(ctx context.Context, o *offer, now time.Time, limit, free int) {
+	want := firstWindow
+	if d := o.known; d != nil {
+		want = min(free, d.room(now, limit)) + d.busy // some of which the store does not know of yet
+		if !d.away {
+			want += d.window
+		}
+	}
+	items, err := s.Store.Due(ctx, o.domain, now, min(want, 2*maxWorkers))
+	if err != nil {
+		s.trouble(err)
+		return
+	}
+	items = slices.DeleteFunc(items, func(i *store.Item) bool { return s.busy[i.ID] })
+	if len(items) == 0 {
+		return
 	}
 	if o.known == nil {
-		o.known = newDestination(o.domain, o.items[0].Tried > 0 && !o.items[0].Paused)
+		o.known = newDestination(o.domain, items[0].Tried > 0 && !items[0].Paused)
 		s.destinations[o.domain] = o.known
 	}
-	if o.known.room(now, limit) == 0 {
-		return nil
-	}
-	item := o.items[0]
-	o.items = o.items[1:]
-	return item
+	o.known.ahead = items
 }
 
 // begin starts the goroutine of one attempt.

@@ -50,36 +50,58 @@ func (p *pieces) next() error {
 	return nil
 }
 
-// Header returns the header of an item, without the empty line after it, or
-// ErrDamaged when it is not what was stored.
-func (s *Store) Header(ctx context.Context, item *Item) ([]byte, error) {
-	var header, sum []byte
-	const ask = `SELECT bytes, sha256 FROM header WHERE item = ?`
-	err := s.db.Read().QueryRowContext(ctx, ask, item.ID).Scan(&header, &sum)
+// maxAtOnce is how many octets of a rest are read together with the header: all of
+// most messages. It bounds what an attempt has in memory before it is connected.
+const maxAtOnce = 64 << 10
+
+// A Content is the bytes of an item.
+type Content struct {
+	Header []byte // without the empty line after it
+
+	s    *Store
+	item *Item
+	size int64  // of the rest; below zero: it is not there
+	sum  []byte // of the rest
+	rest []byte // nil where it is read later
+}
+
+// content is asked for every attempt.
+const content = `SELECT h.bytes, h.sha256, coalesce(r.size, -1), r.sha256, p.bytes FROM header h
+	LEFT JOIN rest r ON r.id = ? LEFT JOIN piece p ON p.rest = r.id AND p.number = 0 AND r.size <= ?
+	WHERE h.item = ?`
+
+// Content returns the bytes of an item, or ErrDamaged when its header is not what
+// was stored.
+func (s *Store) Content(ctx context.Context, item *Item) (*Content, error) {
+	c := &Content{s: s, item: item}
+	var sum []byte
+	err := s.ask.content.QueryRowContext(ctx, item.rest, maxAtOnce, item.ID).Scan(&c.Header, &sum, &c.size, &c.sum, &c.rest)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, s.missing(ctx, item)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("header of item %d: %w", item.ID, judge(err))
+		return nil, fmt.Errorf("bytes of item %d: %w", item.ID, judge(err))
 	}
-	if got := sha256.Sum256(header); string(got[:]) != string(sum) {
+	if got := sha256.Sum256(c.Header); string(got[:]) != string(sum) {
 		return nil, fmt.Errorf("header of item %d: %w", item.ID, ErrDamaged)
 	}
-	return header, nil
+	return c, nil
 }
 
-// Rest returns what follows the header of an item, from the empty line on, read
-// piece by piece. Where it is not what was stored, the reader ends with
-// ErrDamaged in place of io.EOF, so nobody takes it for whole; where the item is
-// gone, with ErrLost.
-func (s *Store) Rest(ctx context.Context, item *Item) io.Reader {
-	return &restReader{ctx: ctx, s: s, item: item, sum: sha256.New()}
+// Rest returns what follows the header, from the empty line on, read piece by
+// piece. Where it is not what was stored, the reader ends with ErrDamaged in place
+// of io.EOF, so nobody takes it for whole; where the item is gone, with ErrLost.
+func (c *Content) Rest(ctx context.Context) io.Reader {
+	r := &restReader{ctx: ctx, c: c, sum: sha256.New()}
+	if len(c.rest) > 0 {
+		r.take(c.rest)
+	}
+	return r
 }
 
 type restReader struct {
 	ctx    context.Context
-	s      *Store
-	item   *Item
+	c      *Content
 	number int    // of the next piece
 	left   []byte // of the piece that was read last
 	size   int64
@@ -104,34 +126,32 @@ func (r *restReader) load() error {
 	if r.size%maxPiece != 0 {
 		return r.check()
 	}
-	const ask = `SELECT bytes FROM piece WHERE rest = ? AND number = ?`
-	err := r.s.db.Read().QueryRowContext(r.ctx, ask, r.item.rest, r.number).Scan(&r.left)
-	if errors.Is(err, sql.ErrNoRows) || err == nil && len(r.left) == 0 {
+	var piece []byte
+	err := r.c.s.ask.piece.QueryRowContext(r.ctx, r.c.item.rest, r.number).Scan(&piece)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && len(piece) == 0 {
 		return r.check()
 	}
 	if err != nil {
-		return fmt.Errorf("piece %d of item %d: %w", r.number, r.item.ID, judge(err))
+		return fmt.Errorf("piece %d of item %d: %w", r.number, r.c.item.ID, judge(err))
 	}
-	r.number++
-	r.size += int64(len(r.left))
-	r.sum.Write(r.left)
+	r.take(piece)
 	return nil
 }
 
+const piece = `SELECT bytes FROM piece WHERE rest = ? AND number = ?`
+
+func (r *restReader) take(piece []byte) {
+	r.number++
+	r.left = piece
+	r.size += int64(len(piece))
+	r.sum.Write(piece)
+}
+
 func (r *restReader) check() error {
-	var size int64
-	var sum []byte
-	const ask = `SELECT size, sha256 FROM rest WHERE id = ?`
-	err := r.s.db.Read().QueryRowContext(r.ctx, ask, r.item.rest).Scan(&size, &sum)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return r.s.missing(r.ctx, r.item)
-	case err != nil:
-		return fmt.Errorf("bytes of item %d: %w", r.item.ID, judge(err))
-	case size != r.size || string(r.sum.Sum(nil)) != string(sum):
-		return fmt.Errorf("bytes of item %d: %w", r.item.ID, ErrDamaged)
+	if r.size == r.c.size && string(r.sum.Sum(nil)) == string(r.c.sum) {
+		return io.EOF
 	}
-	return io.EOF
+	return r.c.s.missing(r.ctx, r.c.item)
 }
 
 // judge adds ErrDamaged to an error that means so.
@@ -142,7 +162,8 @@ func judge(err error) error {
 	return err
 }
 
-// missing says why bytes are not there: the item is gone, or they should be.
+// missing says why bytes are not what was stored: the item is gone, or they are
+// damaged.
 func (s *Store) missing(ctx context.Context, item *Item) error {
 	_, err := s.Item(ctx, item.ID)
 	switch {

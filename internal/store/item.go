@@ -53,7 +53,7 @@ type Item struct {
 	Also       []address.Mailbox   // likewise, and leads to the same target
 	Target     address.Mailbox
 	Private    []address.Domain // of all targets of the message: no report tells of an address there
-	Header     []byte           // for Add only; see Store.Header
+	Header     []byte           // for Add only; see Store.Content
 	Size       int64            // octets of Header and rest, set by whoever adds it
 	EightBit   bool
 	UTF8       bool

@@ -35,7 +35,7 @@ func (s *Store) Remember(ctx context.Context, key [32]byte, said *reply.Reply, u
 // Recall returns what Remember has kept under key, or nil.
 func (s *Store) Recall(ctx context.Context, key [32]byte, now time.Time) (*reply.Reply, error) {
 	var said reply.Reply
-	err := s.recall.QueryRowContext(ctx, key[:], toMicro(now)).Scan(&said.Code, &said.Status, &said.Text)
+	err := s.ask.recall.QueryRowContext(ctx, key[:], toMicro(now)).Scan(&said.Code, &said.Status, &said.Text)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}

@@ -18,12 +18,13 @@ type Destination struct {
 	Due    time.Time
 }
 
+const destinations = `SELECT domain, due FROM destination WHERE due <= ? ORDER BY due LIMIT ?`
+
 // Destinations returns the domains that have something due at now, the one that
 // has waited longest first, at most limit of them. Its cost depends neither on
 // the number of items nor on the domains whose time has not come.
 func (s *Store) Destinations(ctx context.Context, now time.Time, limit int) ([]Destination, error) {
-	const ask = `SELECT domain, due FROM destination WHERE due <= ? ORDER BY due LIMIT ?`
-	rows, err := s.db.Read().QueryContext(ctx, ask, toMicro(now), limit)
+	rows, err := s.ask.destinations.QueryContext(ctx, toMicro(now), limit)
 	if err != nil {
 		return nil, fmt.Errorf("destinations: %w", err)
 	}
@@ -41,12 +42,13 @@ func (s *Store) Destinations(ctx context.Context, now time.Time, limit int) ([]D
 	return found, rows.Err()
 }
 
+const due = `SELECT ` + columns + ` FROM item WHERE state = 'waiting' AND domain = ? AND due <= ? ORDER BY due LIMIT ?`
+
 // Due returns items for a domain that are due at now, the one that has waited
 // longest first, at most limit of them. A row that makes no sense is set aside
 // on the way, so that it does not block the others (RELIABILITY.md 91).
 func (s *Store) Due(ctx context.Context, domain address.Domain, now time.Time, limit int) ([]*Item, error) {
-	const ask = `SELECT ` + columns + ` FROM item WHERE state = 'waiting' AND domain = ? AND due <= ? ORDER BY due LIMIT ?`
-	rows, err := s.db.Read().QueryContext(ctx, ask, domain, toMicro(now), limit)
+	rows, err := s.ask.due.QueryContext(ctx, domain, toMicro(now), limit)
 	if err != nil {
 		return nil, fmt.Errorf("due for %s: %w", domain, err)
 	}

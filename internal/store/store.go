@@ -36,7 +36,22 @@ type Store struct {
 	db     *database.DB
 	limits Limits
 	room   room
-	recall *sql.Stmt
+	ask    questions
+}
+
+// questions are those that are asked for every message.
+type questions struct{ recall, destinations, due, content, piece *sql.Stmt }
+
+func (q *questions) prepare(ctx context.Context, db *sql.DB) (err error) {
+	for _, one := range []struct {
+		stmt *(*sql.Stmt)
+		text string
+	}{{&q.recall, recall}, {&q.destinations, destinations}, {&q.due, due}, {&q.content, content}, {&q.piece, piece}} {
+		if *one.stmt, err = db.PrepareContext(ctx, one.text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Open opens the database in dir, which must exist, makes it when there is
@@ -62,16 +77,16 @@ func Attach(ctx context.Context, dir string) (*Store, error) {
 }
 
 func use(ctx context.Context, db *database.DB, dir string, limits Limits) (*Store, error) {
-	ask, err := db.Read().PrepareContext(ctx, recall)
-	if err != nil {
+	s := &Store{db: db, limits: limits, room: room{dir: dir, limits: limits}}
+	if err := s.ask.prepare(ctx, db.Read()); err != nil {
 		return nil, errors.Join(fmt.Errorf("database in %s: %w", dir, err), db.Close())
 	}
-	return &Store{db: db, limits: limits, room: room{dir: dir, limits: limits}, recall: ask}, nil
+	return s, nil
 }
 
 // Close waits for what is under way and closes the database.
 func (s *Store) Close() error {
-	return errors.Join(s.recall.Close(), s.db.Close())
+	return s.db.Close() // and with it the questions
 }
 
 // Healthy returns nil, or an ErrUnhealthy that says what happened. Then nothing

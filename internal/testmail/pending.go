@@ -28,18 +28,18 @@ func ReadQueue(ctx context.Context, stateDir string) (pending []Pending, err err
 		return nil, err
 	}
 	for _, item := range items {
-		header, err := s.Header(ctx, item)
+		content, err := s.Content(ctx, item)
 		if err != nil {
 			return nil, fmt.Errorf("item %d for %s: %w", item.ID, item.Target, err)
 		}
-		rest, err := io.ReadAll(s.Rest(ctx, item))
+		rest, err := io.ReadAll(content.Rest(ctx))
 		if err != nil {
 			return nil, fmt.Errorf("item %d for %s: %w", item.ID, item.Target, err)
 		}
-		if n := int64(len(header) + len(rest)); n != item.Size {
+		if n := int64(len(content.Header) + len(rest)); n != item.Size {
 			return nil, fmt.Errorf("item %d for %s: %d octets, and it should have %d", item.ID, item.Target, n, item.Size)
 		}
-		pending = append(pending, Pending{To: item.Target.String(), Held: item.State == store.Held, Header: header, Body: rest})
+		pending = append(pending, Pending{To: item.Target.String(), Held: item.State == store.Held, Header: content.Header, Body: rest})
 	}
 	return pending, nil
 }
