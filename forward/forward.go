@@ -129,6 +129,10 @@ func (f *Forwarder) Accept(ctx context.Context, env *message.Envelope, verdict *
 
 // attemptAll makes one attempt at each target, some at a time.
 func (f *Forwarder) attemptAll(ctx context.Context, m *mail) {
+	if len(m.deliveries) == 1 {
+		f.attempt(ctx, m, m.deliveries[0]) // here, where the stack has grown
+		return
+	}
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, inParallel)
 	for _, d := range m.deliveries {

@@ -34,6 +34,9 @@ func TestReplies(t *testing.T) {
 	}
 	a, b := [32]byte{1}, [32]byte{2}
 	remember(a, "taken\r\n250 no")
+	if recall(a, start) == "" {
+		t.Error("not known at once")
+	}
 	remember(b, "taken too")
 	remember(b, "again")
 	s.Close()

@@ -15,9 +15,17 @@ import (
 // a second copy.
 const MaxReplies = 10_000
 
+// lastReply returns until when any reply is kept; zero where none is.
+func lastReply(ctx context.Context, db *sql.DB) (until int64, err error) {
+	err = db.QueryRowContext(ctx, `SELECT coalesce(max(until), 0) FROM reply`).Scan(&until)
+	return until, err
+}
+
 // Remember keeps what a destination said about the copy that key names, until
-// the given time.
+// the given time. One process may do so.
 func (s *Store) Remember(ctx context.Context, key [32]byte, said *reply.Reply, until time.Time) error {
+	for last, mine := s.replies.Load(), toMicro(until); last < mine && !s.replies.CompareAndSwap(last, mine); last = s.replies.Load() {
+	}
 	err := s.db.Write(ctx, func(tx *database.Tx) error {
 		const insert = `INSERT OR REPLACE INTO reply (key, code, status, text, until) VALUES (?, ?, ?, ?, ?)`
 		if _, err := tx.Exec(insert, key[:], said.Code, said.Status, reply.Clean(said.Text), toMicro(until)); err != nil {
@@ -32,8 +40,12 @@ func (s *Store) Remember(ctx context.Context, key [32]byte, said *reply.Reply, u
 	return nil
 }
 
-// Recall returns what Remember has kept under key, or nil.
+// Recall returns what Remember has kept under key, or nil. It costs next to nothing
+// while all that is kept has had its time, as it mostly has.
 func (s *Store) Recall(ctx context.Context, key [32]byte, now time.Time) (*reply.Reply, error) {
+	if toMicro(now) >= s.replies.Load() {
+		return nil, nil
+	}
 	var said reply.Reply
 	err := s.ask.recall.QueryRowContext(ctx, key[:], toMicro(now)).Scan(&said.Code, &said.Status, &said.Text)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 
 	"onward/internal/database"
 )
@@ -33,10 +34,11 @@ var migrations embed.FS
 
 // A Store is the open database. It may be used by several goroutines.
 type Store struct {
-	db     *database.DB
-	limits Limits
-	room   room
-	ask    questions
+	db      *database.DB
+	limits  Limits
+	room    room
+	ask     questions
+	replies atomic.Int64 // until when any reply is kept, as times are stored
 }
 
 // questions are those that are asked for every message.
@@ -78,9 +80,14 @@ func Attach(ctx context.Context, dir string) (*Store, error) {
 
 func use(ctx context.Context, db *database.DB, dir string, limits Limits) (*Store, error) {
 	s := &Store{db: db, limits: limits, room: room{dir: dir, limits: limits}}
-	if err := s.ask.prepare(ctx, db.Read()); err != nil {
+	until, err := lastReply(ctx, db.Read())
+	if err == nil {
+		err = s.ask.prepare(ctx, db.Read())
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("database in %s: %w", dir, err), db.Close())
 	}
+	s.replies.Store(until)
 	return s, nil
 }
 
