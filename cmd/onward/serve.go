@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"syscall"
 
@@ -30,6 +29,7 @@ The log goes to standard error: as text on a terminal, as JSON elsewhere.`,
 			// of a crash, although nobody but the owner reads our log.
 			debug.SetTraceback("single")
 			heedNetwork()
+			paceCollector()
 			hup := make(chan os.Signal, 1)
 			signal.Notify(hup, syscall.SIGHUP) // first and for ever: by default it kills
 			log, err := newLog(os.Stderr, form)
@@ -51,17 +51,6 @@ The log goes to standard error: as text on a terminal, as JSON elsewhere.`,
 	}
 	cmd.Flags().StringVar(&form, "log", "", "`form` of the log: text or json (default text on a terminal, else json)")
 	return cmd
-}
-
-// heedNetwork runs twice as many threads as there are processors. Go looks at the
-// network when a thread has nothing to do, and every 10 ms: while each makes one
-// signature after the other, whatever a peer says would wait so long. Signatures take
-// no more than half of the threads (see package signing), and the kernel gives a
-// processor to who has just been woken. An operator's GOMAXPROCS is left alone.
-func heedNetwork() {
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))
-	}
 }
 
 // newLog writes the log in the form that is wanted, or that suits where it goes.
