@@ -77,6 +77,9 @@ func printJSON(w io.Writer, data any) error {
 type printable struct{ io.Writer }
 
 func (p printable) Write(b []byte) (int, error) {
+	if !bytes.ContainsFunc(b, func(r rune) bool { return r < ' ' && r != '\n' || r >= 0x7f }) {
+		return p.Writer.Write(b)
+	}
 	var out bytes.Buffer
 	for _, r := range string(b) {
 		switch {
