@@ -19,15 +19,21 @@ type deep struct {
 
 const few, many = 0, 1
 
-// A pace is how fast messages go somewhere.
+// A pace is how fast messages go somewhere, in several turns.
 type pace struct {
-	rate float64       // messages a second
-	cpu  time.Duration // for each message
+	messages  int
+	took, cpu time.Duration
 }
 
-func newPace(messages int, took, cpu time.Duration) pace {
-	return pace{float64(messages) / took.Seconds(), cpu / time.Duration(messages)}
+func (p *pace) add(messages int, took, cpu time.Duration) {
+	p.messages += messages
+	p.took += took
+	p.cpu += cpu
 }
+
+// rate is in messages a second, and cost in milliseconds of CPU for each.
+func (p *pace) rate() float64 { return float64(p.messages) / p.took.Seconds() }
+func (p *pace) cost() float64 { return 1000 * p.cpu.Seconds() / float64(p.messages) }
 
 // depth fills the queue of one daemon and compares it with another one. Messages
 // are small and have no signature of ours, so that most of their cost is the queue.
@@ -46,15 +52,10 @@ func (b *bench) depth() error {
 	syscall.Sync() // what filling it has left for the disk to do is no part of what follows
 	b.comes(s, letters)
 	b.deep.memory = float64(memory(s[many].roots)-memory(s[few].roots)) / float64(b.deep.queued-warm)
-	for i := range s {
-		var err error
-		if b.deep.goes[i], err = b.goes(s[i], letters); err != nil {
-			return err
-		}
-		if i == few {
-			s[few].halt()
-		}
+	if err := b.goes(s, letters); err != nil {
+		return err
 	}
+	s[few].halt()
 	return b.restart(s[many], letters)
 }
 
@@ -72,39 +73,54 @@ func (b *bench) fill(s *system, letters []*letter, n int) (queued int) {
 	return queued
 }
 
+// turns is how often the two queues are measured.
+const turns = 6
+
 // comes measures how fast messages come into the queues, in turns, so that both
 // meet the same machine.
 func (b *bench) comes(s [2]*system, letters []*letter) {
-	var took, cpu [2]time.Duration
-	const turns = 6
 	for range turns {
 		for i, name := range []string{"few queued", "many queued"} {
 			r := b.measure(s[i], task{name, letters, 64, behaviour{allLater: true, forever: true}})
-			took[i] += r.took
-			cpu[i] += r.cpu
+			b.deep.comes[i].add(len(letters), r.took, r.cpu)
 		}
-	}
-	for i := range s {
-		b.deep.comes[i] = newPace(turns*len(letters), took[i], cpu[i])
 	}
 }
 
-// goes measures how fast messages leave a queue once all is due and the
-// destination takes it, on a part of what comes has put into it. The beginning
-// does not count: the database is busy with the change of every row by flush.
-func (b *bench) goes(s *system, letters []*letter) (pace, error) {
-	if err := s.flush(); err != nil {
-		return pace{}, err
-	}
+// goes measures how fast messages leave the queues once all is due and the
+// destination takes it, on a part of what comes has put into them, and in turns
+// again: the other one is frozen meanwhile. The beginning does not count: the
+// database is busy with the change of every row by flush.
+func (b *bench) goes(s [2]*system, letters []*letter) error {
 	b.sink.reset(letters, behaviour{})
-	first, last := 2*len(letters), 4*len(letters)
-	began, err := b.tried(first)
-	if err != nil {
-		return pace{}, err
+	done := 0
+	for i := range s {
+		if err := s[i].flush(); err != nil {
+			return err
+		}
+		done += 2 * len(letters)
+		if _, err := b.tried(done); err != nil {
+			return err
+		}
+		if err := freeze(s[i].roots, true); err != nil {
+			return err
+		}
 	}
-	used := cpu(s.roots)
-	ended, err := b.tried(last)
-	return newPace(last-first, ended.Sub(began), cpu(s.roots)-used), err
+	for range turns {
+		for i := range s {
+			used, began := cpu(s[i].roots), time.Now()
+			if err := freeze(s[i].roots, false); err != nil {
+				return err
+			}
+			done = b.sink.answered() + len(letters)/2
+			ended, err := b.tried(done)
+			if err := errors.Join(err, freeze(s[i].roots, true)); err != nil {
+				return err
+			}
+			b.deep.goes[i].add(len(letters)/2, ended.Sub(began), cpu(s[i].roots)-used)
+		}
+	}
+	return errors.Join(freeze(s[few].roots, false), freeze(s[many].roots, false))
 }
 
 // restart measures how long the daemon needs until it takes mail again, and

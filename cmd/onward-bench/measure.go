@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -21,6 +23,7 @@ type task struct {
 type result struct {
 	system, task string
 	sessions     int
+	letters      int
 	octets       int // of all letters
 
 	accepted, refused, deferred, broken int // letters, by their last answer
@@ -28,16 +31,18 @@ type result struct {
 	lost                                int // accepted, and neither taken nor refused by the destination
 	complaint                           string
 
-	took         time.Duration // to the last answer
-	arrivedTook  time.Duration // to the last arrival
-	cpu          time.Duration // of all processes until then
-	peak         int           // octets resident
-	answer50     time.Duration
-	answer99     time.Duration
-	arrival50    time.Duration
-	arrival99    time.Duration
-	cpuPerLetter time.Duration
+	took        time.Duration // to the last answer
+	arrivedTook time.Duration // to the last arrival
+	cpu         time.Duration // of all processes until then
+	peak        int           // octets resident
+	answer50    time.Duration
+	answer99    time.Duration
+	arrival50   time.Duration
+	arrival99   time.Duration
 }
+
+// cpuPerLetter is in milliseconds.
+func (r *result) cpuPerLetter() float64 { return 1000 * r.cpu.Seconds() / float64(r.letters) }
 
 // acceptedRate and deliveredRate are messages a second.
 func (r *result) acceptedRate() float64 { return float64(r.accepted) / r.took.Seconds() }
@@ -51,7 +56,7 @@ func (r *result) deliveredRate() float64 {
 // measure runs a task against a system.
 func (b *bench) measure(s *system, t task) *result {
 	b.sink.reset(t.letters, t.behave)
-	r := &result{system: s.name, task: t.name, sessions: t.sessions}
+	r := &result{system: s.name, task: t.name, sessions: t.sessions, letters: len(t.letters)}
 	peak := watch(s.roots)
 	before, began := cpu(s.roots), time.Now()
 	l := load{s.addr, t.letters, t.sessions, b.perSession}
@@ -63,7 +68,6 @@ func (b *bench) measure(s *system, t task) *result {
 		r.lost = b.sink.wait(t.letters, answers, 20*time.Second)
 	}
 	r.cpu = cpu(s.roots) - before
-	r.cpuPerLetter = r.cpu / time.Duration(len(t.letters))
 	r.peak = peak()
 	if later && !t.behave.forever {
 		r.lost = b.drain(s, t, r, answers)
@@ -133,6 +137,53 @@ func (r *result) times(answers []answer, arrived []time.Time, began time.Time) {
 	r.arrival50, r.arrival99 = quantile(arrival, 0.5), quantile(arrival, 0.99)
 }
 
+// merge returns the results of several rounds as one. Its quantiles are the medians
+// of theirs.
+func merge(rounds []*result) *result {
+	one := *rounds[0]
+	for _, r := range rounds[1:] {
+		one.letters += r.letters
+		one.octets += r.octets
+		one.accepted += r.accepted
+		one.refused += r.refused
+		one.deferred += r.deferred
+		one.broken += r.broken
+		one.lost += r.lost
+		one.fate.add(r.fate)
+		one.complaint = cmp.Or(one.complaint, r.complaint)
+		one.took += r.took
+		one.arrivedTook += r.arrivedTook
+		one.cpu += r.cpu
+		one.peak = max(one.peak, r.peak)
+	}
+	for to, of := range map[*time.Duration]func(*result) time.Duration{
+		&one.answer50:  func(r *result) time.Duration { return r.answer50 },
+		&one.answer99:  func(r *result) time.Duration { return r.answer99 },
+		&one.arrival50: func(r *result) time.Duration { return r.arrival50 },
+		&one.arrival99: func(r *result) time.Duration { return r.arrival99 },
+	} {
+		*to = time.Duration(median(rounds, func(r *result) float64 { return float64(of(r)) }))
+	}
+	return &one
+}
+
+// median returns the one in the middle, or NaN of none.
+func median(rounds []*result, of func(*result) float64) float64 {
+	var all []float64
+	for _, r := range rounds {
+		all = append(all, of(r))
+	}
+	return middle(all)
+}
+
+func middle(all []float64) float64 {
+	if len(all) == 0 {
+		return math.NaN()
+	}
+	slices.Sort(all)
+	return (all[(len(all)-1)/2] + all[len(all)/2]) / 2
+}
+
 // resultHead is over the lines of results.
 const resultHead = `system   task           sessions accepted refused deferred broken | delivered twice lost bounces |   acc/s   del/s | CPU ms/msg | answer p50     p99 | arrival p50     p99 | peak MB`
 
@@ -141,7 +192,7 @@ func (r *result) String() string {
 	line := fmt.Sprintf("%-8s %-14s %8d %8d %7d %8d %6d | %9d %5d %4d %7d | %7.0f %7.0f | %10.2f | %10s %7s | %11s %7s | %7.1f",
 		r.system, r.task, r.sessions, r.accepted, r.refused, r.deferred, r.broken,
 		r.fate.delivered, r.fate.duplicates, r.lost, r.fate.bounces,
-		r.acceptedRate(), r.deliveredRate(), float64(r.cpuPerLetter)/1e6,
+		r.acceptedRate(), r.deliveredRate(), r.cpuPerLetter(),
 		ms(r.answer50), ms(r.answer99), ms(r.arrival50), ms(r.arrival99), float64(r.peak)/1e6)
 	if r.complaint != "" {
 		line += " (" + strings.Join(strings.Fields(r.complaint), " ") + ")"

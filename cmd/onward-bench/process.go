@@ -119,6 +119,19 @@ func busy(group string) (all, own time.Duration) {
 	return all, time.Duration(u.Utime.Nano()+u.Stime.Nano()) + usage(group)
 }
 
+// freeze stops the programs where they are, or lets them go on.
+func freeze(roots []*process, still bool) error {
+	state := "0"
+	if still {
+		state = "1"
+	}
+	var errs []error
+	for _, r := range roots {
+		errs = append(errs, os.WriteFile(filepath.Join(r.group, "cgroup.freeze"), []byte(state), 0))
+	}
+	return errors.Join(errs...)
+}
+
 // memory returns what is resident in the programs, in octets. Pages that several
 // of them share count once (Pss), which is in favour of those with many processes.
 func memory(roots []*process) (total int) {

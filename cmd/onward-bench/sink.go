@@ -53,6 +53,15 @@ type tally struct {
 	strangers  int // messages that nobody sent
 }
 
+func (t *tally) add(other tally) {
+	t.delivered += other.delivered
+	t.duplicates += other.duplicates
+	t.deferred += other.deferred
+	t.refused += other.refused
+	t.bounces += other.bounces
+	t.strangers += other.strangers
+}
+
 func startSink(ctx context.Context) (*sink, error) {
 	listener, err := net.Listen("tcp", sinkIP+":25")
 	if err != nil {

@@ -19,6 +19,7 @@ type goal struct {
 	atMost    bool    // smaller is better
 	shown     string  // how value came about
 	unit      string
+	spread    string // from the least to the most of all rounds
 }
 
 // verdict says which of the two was reached.
@@ -54,70 +55,72 @@ func (g *goal) number(f float64) string {
 func (b *bench) goals() []goal {
 	none := math.NaN()
 	var all []goal
-	// ratio compares one number of two results, in favour of onward when above 1.
-	ratio := func(name string, ours, theirs *result, of func(*result) float64, inverse bool, must, aim float64) {
-		g := goal{name: name, value: none, must: must, aim: aim, unit: "x"}
-		if ours != nil && theirs != nil {
-			x, y := of(ours), of(theirs)
-			g.value = x / y
+	// ratio compares one number of two systems, in favour of onward when above 1: the
+	// median of what it is in each round.
+	ratio := func(name string, ours, theirs []*result, of func(*result) float64, inverse bool, must, aim float64) {
+		var each []float64
+		for i := range min(len(ours), len(theirs)) {
+			x, y := of(ours[i]), of(theirs[i])
 			if inverse {
-				g.value = y / x
+				x, y = y, x
 			}
-			g.shown = fmt.Sprintf("%.4g : %.4g", x, y)
+			each = append(each, x/y)
+		}
+		g := goal{name: name, value: middle(each), must: must, aim: aim, unit: "x"}
+		if len(each) > 0 {
+			g.shown = fmt.Sprintf("%.4g : %.4g", median(ours, of), median(theirs, of))
+		}
+		if len(each) > 1 {
+			g.spread = fmt.Sprintf("%s to %s", g.number(slices.Min(each)), g.number(slices.Max(each)))
 		}
 		all = append(all, g)
 	}
 	most := func(name string, value, must, aim float64, unit, shown string) {
-		all = append(all, goal{name, value, must, aim, true, shown, unit})
+		all = append(all, goal{name: name, value: value, must: must, aim: aim, atMost: true, shown: shown, unit: unit})
 	}
-	get := func(r *result, of func(*result) float64) float64 {
-		if r == nil {
-			return none
-		}
-		return of(r)
-	}
-	ours := func(n int) *result { return b.find("onward", "10 KB", n) }
-	bare := func(n int) *result { return b.find("postfix", "10 KB", n) }
-	glue := func(n int) *result { return b.find("stack", "10 KB", n) }
-	cpuOf := func(r *result) float64 { return float64(r.cpuPerLetter) / 1e6 }
-	rate := func(r *result) float64 { return r.deliveredRate() }
+	ours := func(n int) []*result { return b.find("onward", "10 KB", n) }
+	plain := func(n int) []*result { return b.find("unsigned", "10 KB", n) }
+	bare := func(n int) []*result { return b.find("postfix", "10 KB", n) }
+	glue := func(n int) []*result { return b.find("stack", "10 KB", n) }
+	putOff := func(system string) []*result { return b.find(system, "all put off", 64) }
+	cpuOf := (*result).cpuPerLetter
+	rate := (*result).deliveredRate
 	peakMB := func(r *result) float64 { return float64(r.peak) / 1e6 }
+	milliseconds := func(d time.Duration) float64 { return float64(d) / 1e6 }
 
 	ratio("messages per CPU second, stack (ms a message)", ours(8), glue(8), cpuOf, true, 4, 6)
 	ratio("the same, bare Postfix", ours(8), bare(8), cpuOf, true, 1, 2)
-	ratio("stack, both without a signature of theirs", b.find("onward", "unsigned", 8), glue(8), cpuOf, true, none, none)
-	ratio("bare Postfix, both without a signature", b.find("onward", "unsigned", 8), bare(8), cpuOf, true, none, none)
+	ratio("stack, both without a signature of theirs", plain(8), glue(8), cpuOf, true, none, none)
+	ratio("bare Postfix, both without a signature", plain(8), bare(8), cpuOf, true, none, none)
 	for _, n := range []int{8, 64} {
 		ratio(fmt.Sprintf("messages a second, %d sessions, stack", n), ours(n), glue(n), rate, false, 4, 6)
 		ratio(fmt.Sprintf("messages a second, %d sessions, bare Postfix", n), ours(n), bare(n), rate, false, 1, 1.5)
 	}
 	for _, other := range []string{"Exim", "chasquid"} { // nothing is asked for here
-		theirs := func(n int) *result { return b.find(strings.ToLower(other), "10 KB", n) }
+		theirs := func(n int) []*result { return b.find(strings.ToLower(other), "10 KB", n) }
 		ratio("messages per CPU second, "+other+" (ms a message)", ours(8), theirs(8), cpuOf, true, none, none)
 		for _, n := range []int{8, 64} {
 			ratio(fmt.Sprintf("messages a second, %d sessions, %s", n, other), ours(n), theirs(n), rate, false, none, none)
 		}
 	}
-	most("final answer p50, 1 session", get(ours(1), func(r *result) float64 { return float64(r.answer50) / 1e6 }), 3, 1.5, " ms", "")
-	stack50 := get(glue(64), func(r *result) float64 { return float64(r.answer50) / 1e6 })
-	most("final answer p99, 64 sessions; must: stack's p50", get(ours(64), func(r *result) float64 { return float64(r.answer99) / 1e6 }), stack50, 60, " ms", "")
+	most("final answer p50, 1 session", median(ours(1), func(r *result) float64 { return milliseconds(r.answer50) }), 3, 1.5, " ms", "")
+	stack50 := median(glue(64), func(r *result) float64 { return milliseconds(r.answer50) })
+	most("final answer p99, 64 sessions; must: stack's p50", median(ours(64), func(r *result) float64 { return milliseconds(r.answer99) }), stack50, 60, " ms", "")
 	most("resident, idle", float64(b.idle)/1e6, 30, 20, " MB", "")
-	most("resident, 64 sessions", get(ours(64), peakMB), 100, 60, " MB", "")
+	most("resident, 64 sessions", median(ours(64), peakMB), 100, 60, " MB", "")
 	ratio("resident, 64 sessions, stack (MB)", ours(64), glue(64), peakMB, true, 4, none)
 	ratio("the same, Exim", ours(64), b.find("exim", "10 KB", 64), peakMB, true, none, none)
 	ratio("the same, chasquid", ours(64), b.find("chasquid", "10 KB", 64), peakMB, true, none, none)
-	ratio("accepted a second, destination answers 451, Postfix", b.find("onward", "all put off", 64), b.find("postfix", "all put off", 64),
-		func(r *result) float64 { return r.acceptedRate() }, false, 2, 5)
-	ratio("the same, both without a signature", b.find("onward", "unsigned, off", 64), b.find("postfix", "all put off", 64),
-		func(r *result) float64 { return r.acceptedRate() }, false, none, none)
-	all = append(all, goal{"syncs a queued message, 1 session (at least)", orNone(b.syncsPer[0]), 1, none, false, "", ""})
+	ratio("accepted a second, destination answers 451, Postfix", putOff("onward"), putOff("postfix"), (*result).acceptedRate, false, 2, 5)
+	ratio("the same, both without a signature", putOff("unsigned"), putOff("postfix"), (*result).acceptedRate, false, none, none)
+	all = append(all, goal{name: "syncs a queued message, 1 session (at least)", value: orNone(b.syncsPer[0]), must: 1, aim: none})
 	most("syncs a queued message, 64 sessions", orNone(b.syncsPer[1]), 0.3, 0.1, "", "")
 	most("10 to 100,000 aliases: CPU a message", 100*b.aliasCost, 5, 1, " %", "")
 	most("10 to 100,000 aliases: start", b.aliasLoad.Seconds(), 1, 0.3, " s", "")
 	most("10 to 100,000 aliases: memory", float64(b.aliasMemory)/1e6, 30, none, " MB", "")
 	perGB := func(r *result) float64 { return r.cpu.Seconds() / (float64(r.octets) / 1e9) }
-	most("25 MiB messages: CPU seconds a GB", get(b.find("onward", "25 MiB", 2), perGB), 8, 5, " s",
-		fmt.Sprintf("stack %.3g, Postfix %.3g", get(b.find("stack", "25 MiB", 2), perGB), get(b.find("postfix", "25 MiB", 2), perGB)))
+	most("25 MiB messages: CPU seconds a GB", median(b.find("onward", "25 MiB", 2), perGB), 8, 5, " s",
+		fmt.Sprintf("stack %.3g, Postfix %.3g", median(b.find("stack", "25 MiB", 2), perGB), median(b.find("postfix", "25 MiB", 2), perGB)))
 	most("25 MiB messages: one more in flight", float64(b.inFlight)/mb, 2, 1, " MiB", "")
 	all = append(all, b.deep.goals()...)
 	all = append(all, b.distantGoal()...)
@@ -133,21 +136,26 @@ func orNone(f float64) float64 {
 
 // goals are about a queue that is many times as deep as another one.
 func (d *deep) goals() []goal {
+	none := math.NaN()
 	rate := func(name string, p [2]pace) goal {
-		return goal{name, p[many].rate / p[few].rate, 0.9, 0.97, false, fmt.Sprintf("%.4g : %.4g", p[many].rate, p[few].rate), "x"}
+		return goal{name: name, value: p[many].rate() / p[few].rate(), must: 0.9, aim: 0.97, unit: "x",
+			shown: fmt.Sprintf("%.4g : %.4g", p[many].rate(), p[few].rate())}
 	}
 	perCPU := func(name string, p [2]pace) goal {
-		ms := [2]float64{float64(p[few].cpu) / 1e6, float64(p[many].cpu) / 1e6}
-		return goal{name, ms[few] / ms[many], math.NaN(), math.NaN(), false, fmt.Sprintf("%.4g : %.4g", ms[many], ms[few]), "x"}
+		return goal{name: name, value: p[few].cost() / p[many].cost(), must: none, aim: none, unit: "x",
+			shown: fmt.Sprintf("%.4g : %.4g", p[many].cost(), p[few].cost())}
+	}
+	most := func(name string, value, must, aim float64, unit string) goal {
+		return goal{name: name, value: orNone(value), must: must, aim: aim, atMost: true, unit: unit}
 	}
 	return []goal{
 		rate(fmt.Sprintf("few to %d queued: messages a second into the queue", d.queued), d.comes),
 		perCPU("the same, per CPU second (ms a message)", d.comes),
 		rate("the same: messages a second out of the queue", d.goes),
 		perCPU("the same, per CPU second (ms a message)", d.goes),
-		{"the same: memory a message", orNone(d.memory / kb), 1, math.NaN(), true, "", " KB"},
-		{"the same: restart, until it takes mail", orNone(d.start.Seconds()), 5, 2, true, "", " s"},
-		{"the same: restart, until the first message is tried", orNone(d.firstTried.Seconds()), 5, 2, true, "", " s"},
+		most("the same: memory a message", d.memory/kb, 1, none, " KB"),
+		most("the same: restart, until it takes mail", d.start.Seconds(), 5, 2, " s"),
+		most("the same: restart, until the first message is tried", d.firstTried.Seconds(), 5, 2, " s"),
 	}
 }
 
@@ -158,11 +166,12 @@ func (b *bench) distantGoal() []goal {
 	if far == nil || near == nil {
 		return nil
 	}
-	possible := min(1000/0.3, near.deliveredRate()/2)
+	possible := min(1000/0.3, median(near, (*result).deliveredRate)/2)
+	reached := median(far, (*result).deliveredRate)
 	return []goal{
-		{"300 ms away, 1,000 sessions: of the possible rate", far.deliveredRate() / possible, 0.9, math.NaN(), false,
-			fmt.Sprintf("%.4g : %.4g", far.deliveredRate(), possible), "x"},
-		{"the same: resident", float64(far.peak) / 1e6, 200, 120, true, "", " MB"},
+		{name: "300 ms away, 1,000 sessions: of the possible rate", value: reached / possible, must: 0.9, aim: math.NaN(), unit: "x",
+			shown: fmt.Sprintf("%.4g : %.4g", reached, possible)},
+		{name: "the same: resident", value: float64(far[0].peak) / 1e6, must: 200, aim: 120, atMost: true, unit: " MB"},
 	}
 }
 
@@ -170,13 +179,16 @@ func (b *bench) distantGoal() []goal {
 func (b *bench) print(w io.Writer, took time.Duration) {
 	fmt.Fprintf(w, "onward beside other ways to forward mail, %s, in %v\n\n", time.Now().UTC().Format(time.DateOnly), took.Round(time.Second))
 	b.describe(w)
-	fmt.Fprintf(w, "\n%-58s %12s %26s %9s %9s  %s\n", "measure (10 KB signed messages unless said)", "result", "onward : other", "must", "aim", "reached")
+	fmt.Fprintf(w, "\n%-58s %10s %15s %26s %9s %9s  %s\n", "measure (10 KB signed messages unless said)", "result", "of all rounds", "onward : other", "must", "aim", "reached")
 	for _, g := range b.goals() {
-		fmt.Fprintf(w, "%-58s %12s %26s %9s %9s  %s\n", g.name, g.number(g.value), g.shown, g.number(g.must), g.number(g.aim), g.verdict())
+		fmt.Fprintf(w, "%-58s %10s %15s %26s %9s %9s  %s\n", g.name, g.number(g.value), g.spread, g.shown, g.number(g.must), g.number(g.aim), g.verdict())
 	}
 	fmt.Fprintf(w, "\nLimits of this machine: %s\n\nThe runs behind it:\n%s\n", b.ceiling, resultHead)
 	for i := range b.results {
-		fmt.Fprintln(w, b.results[i].String())
+		r := &b.results[i]
+		if all := b.find(r.system, r.task, r.sessions); all[0] == r {
+			fmt.Fprintln(w, merge(all))
+		}
 	}
 	if f := b.faults(); f != "" {
 		fmt.Fprintf(w, "\nWhat must not be:\n%s\n", f)
@@ -206,6 +218,9 @@ Same messages, DNS server, destination and disk for all; no TLS; limits of clien
 Load generator, destination and DNS run on the same processors and are in no number but the rates and times.
 del/s: until the last arrival. CPU: all processes, to the last arrival. MB: Pss of all processes, the
 largest seen, every 0.1 s or, with many processes, less often. forged: no signature, SPF fails, p=reject.
+Results are medians of the rounds, in each of which all systems have their turns; ratios are those of
+one round each. The runs behind them are all rounds together, and of their quantiles the medians.
+unsigned: onward without its signature (dkim: {sign: false}).
 few and many queued: 1 KB, without our signature (dkim: {sign: false}), so that the queue is most of the cost.
 `
 
