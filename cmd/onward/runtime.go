@@ -18,23 +18,24 @@ func heedNetwork() {
 	}
 }
 
-// heapGrowth is by how many octets the heap grows before it is collected.
+// heapGrowth is by how many octets the heap grows before it is collected, and a
+// fourth of what lives in it.
 const heapGrowth = 16 << 20
 
-// paceCollector has the heap grow by heapGrowth between two collections, whatever
-// lives in it. By as much as lives, which is Go's way, it would be collected thirty
-// times a second at a thousand messages with few aliases, and hold as much again as
-// 100,000 of them take. An operator's GOGC is left alone.
+// paceCollector has the heap grow by heapGrowth between two collections, much or
+// little as lives in it. By as much as lives, which is Go's way, it would be
+// collected thirty times a second at a thousand messages with few aliases, and hold
+// as much again as 100,000 of them take. An operator's GOGC is left alone.
 func paceCollector() {
 	if os.Getenv("GOGC") == "" {
 		afterEachCollection(func() { debug.SetGCPercent(growthPercent(heapLive())) })
 	}
 }
 
-// growthPercent is heapGrowth in per cent of what lives, and no more than 400, from
-// which Go makes a least heap of 16 MB.
+// growthPercent is how much that is in per cent of what lives, and no more than 400,
+// from which Go makes a least heap of 16 MB.
 func growthPercent(live uint64) int {
-	return int(max(10, min(400, 100*heapGrowth/max(1, live))))
+	return int(min(400, 25+100*heapGrowth/max(1, live)))
 }
 
 // heapLive returns how many octets the last collection found in use.
