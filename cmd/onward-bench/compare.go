@@ -80,7 +80,7 @@ func (b *bench) usual() error {
 			s.stop()
 		}
 	}()
-	shares := map[string]float64{"unsigned": 1}
+	shares := map[string]float64{}
 	launch := func(p peer) error {
 		s, err := p.make(b)
 		if err != nil {
@@ -97,6 +97,17 @@ func (b *bench) usual() error {
 	if err := errors.Join(b.each(launch)(), launch(peer{"unsigned", unsigned, 1})); err != nil {
 		return err
 	}
+	b.inTurns(systems, shares)
+	for _, s := range systems {
+		n := max(1, int(shares[s.name]*b.scale*500))
+		b.measure(s, task{"some refused", b.letters[:n], 8, behaviour{later: 10, never: 10}})
+		b.measure(s, task{"forged", b.world.forge(10), 1, behaviour{}})
+	}
+	return nil
+}
+
+// inTurns measures systems that run, each with its share of the messages.
+func (b *bench) inTurns(systems []*system, shares map[string]float64) {
 	some := func(s *system, n int) []*letter { return b.letters[:max(1, int(shares[s.name]*b.scale*float64(n)))] }
 	for _, s := range systems {
 		warm := load{s.addr, some(s, 1000), 64, b.perSession}
@@ -114,11 +125,6 @@ func (b *bench) usual() error {
 		turn("10 KB", 1500, 64, behaviour{})
 		turn("all put off", 1000, 64, behaviour{allLater: true})
 	}
-	turn("some refused", 500, 8, behaviour{later: 10, never: 10})
-	for _, s := range systems {
-		b.measure(s, task{"forged", b.world.forge(10), 1, behaviour{}})
-	}
-	return nil
 }
 
 // syncs counts the syncs of a queued message, in runs whose speed means nothing.

@@ -52,15 +52,16 @@ func main() {
 	perSession := flag.Int("messages", 10, "messages before a client connects anew")
 	profile := flag.String("profile", "", "only profile onward under load, and write the profiles to this `directory`")
 	only := flag.String("only", "", "measure only this `system`, to try it: onward, postfix, stack, exim or chasquid")
+	against := flag.String("against", "", "measure only onward, beside this other `program` of it")
 	commit := flag.String("commit", "unknown", "what the program was built from, for the table")
 	flag.Parse()
-	if err := run(*onward, *scale, *perSession, *profile, *only, *commit); err != nil {
+	if err := run(*onward, *scale, *perSession, *profile, *only, *against, *commit); err != nil {
 		fmt.Fprintln(os.Stderr, "onward-bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(program string, scale float64, perSession int, profile, only, commit string) error {
+func run(program string, scale float64, perSession int, profile, only, against, commit string) error {
 	dir := os.Getenv(insideVariable)
 	if dir == "" {
 		return enter()
@@ -89,6 +90,8 @@ func run(program string, scale float64, perSession int, profile, only, commit st
 		return b.profile(profile)
 	case only != "":
 		return b.try(only)
+	case against != "":
+		return b.against(os.Stdout, against)
 	}
 	return b.compare(os.Stdout)
 }

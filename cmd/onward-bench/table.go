@@ -51,33 +51,46 @@ func (g *goal) number(f float64) string {
 	return fmt.Sprintf("%.*f%s", digits, f, g.unit)
 }
 
+// A table is all goals, in the order they are shown.
+type table []goal
+
+// ratio compares one number of two systems, in favour of ours when above 1: the
+// median of what it is in each round. Less is better where it is inverse.
+func (t *table) ratio(name string, ours, theirs []*result, of func(*result) float64, inverse bool, must, aim float64) {
+	var each []float64
+	for i := range min(len(ours), len(theirs)) {
+		x, y := of(ours[i]), of(theirs[i])
+		if inverse {
+			x, y = y, x
+		}
+		each = append(each, x/y)
+	}
+	g := goal{name: name, value: middle(each), must: must, aim: aim, unit: "x"}
+	if len(each) > 0 {
+		g.shown = fmt.Sprintf("%.4g : %.4g", median(ours, of), median(theirs, of))
+	}
+	if len(each) > 1 {
+		g.spread = fmt.Sprintf("%s to %s", g.number(slices.Min(each)), g.number(slices.Max(each)))
+	}
+	*t = append(*t, g)
+}
+
+// most is a number that should be small.
+func (t *table) most(name string, value, must, aim float64, unit, shown string) {
+	*t = append(*t, goal{name: name, value: value, must: must, aim: aim, atMost: true, shown: shown, unit: unit})
+}
+
+func (t table) print(w io.Writer) {
+	fmt.Fprintf(w, "\n%-58s %10s %15s %26s %9s %9s  %s\n", "measure (10 KB signed messages unless said)", "result", "of all rounds", "onward : other", "must", "aim", "reached")
+	for _, g := range t {
+		fmt.Fprintf(w, "%-58s %10s %15s %26s %9s %9s  %s\n", g.name, g.number(g.value), g.spread, g.shown, g.number(g.must), g.number(g.aim), g.verdict())
+	}
+}
+
 // goals holds the results against issue 8.
-func (b *bench) goals() []goal {
+func (b *bench) goals() table {
 	none := math.NaN()
-	var all []goal
-	// ratio compares one number of two systems, in favour of onward when above 1: the
-	// median of what it is in each round.
-	ratio := func(name string, ours, theirs []*result, of func(*result) float64, inverse bool, must, aim float64) {
-		var each []float64
-		for i := range min(len(ours), len(theirs)) {
-			x, y := of(ours[i]), of(theirs[i])
-			if inverse {
-				x, y = y, x
-			}
-			each = append(each, x/y)
-		}
-		g := goal{name: name, value: middle(each), must: must, aim: aim, unit: "x"}
-		if len(each) > 0 {
-			g.shown = fmt.Sprintf("%.4g : %.4g", median(ours, of), median(theirs, of))
-		}
-		if len(each) > 1 {
-			g.spread = fmt.Sprintf("%s to %s", g.number(slices.Min(each)), g.number(slices.Max(each)))
-		}
-		all = append(all, g)
-	}
-	most := func(name string, value, must, aim float64, unit, shown string) {
-		all = append(all, goal{name: name, value: value, must: must, aim: aim, atMost: true, shown: shown, unit: unit})
-	}
+	var all table
 	ours := func(n int) []*result { return b.find("onward", "10 KB", n) }
 	plain := func(n int) []*result { return b.find("unsigned", "10 KB", n) }
 	bare := func(n int) []*result { return b.find("postfix", "10 KB", n) }
@@ -88,40 +101,40 @@ func (b *bench) goals() []goal {
 	peakMB := func(r *result) float64 { return float64(r.peak) / 1e6 }
 	milliseconds := func(d time.Duration) float64 { return float64(d) / 1e6 }
 
-	ratio("messages per CPU second, stack (ms a message)", ours(8), glue(8), cpuOf, true, 4, 6)
-	ratio("the same, bare Postfix", ours(8), bare(8), cpuOf, true, 1, 2)
-	ratio("stack, both without a signature of theirs", plain(8), glue(8), cpuOf, true, none, none)
-	ratio("bare Postfix, both without a signature", plain(8), bare(8), cpuOf, true, none, none)
+	all.ratio("messages per CPU second, stack (ms a message)", ours(8), glue(8), cpuOf, true, 4, 6)
+	all.ratio("the same, bare Postfix", ours(8), bare(8), cpuOf, true, 1, 2)
+	all.ratio("stack, both without a signature of theirs", plain(8), glue(8), cpuOf, true, none, none)
+	all.ratio("bare Postfix, both without a signature", plain(8), bare(8), cpuOf, true, none, none)
 	for _, n := range []int{8, 64} {
-		ratio(fmt.Sprintf("messages a second, %d sessions, stack", n), ours(n), glue(n), rate, false, 4, 6)
-		ratio(fmt.Sprintf("messages a second, %d sessions, bare Postfix", n), ours(n), bare(n), rate, false, 1, 1.5)
+		all.ratio(fmt.Sprintf("messages a second, %d sessions, stack", n), ours(n), glue(n), rate, false, 4, 6)
+		all.ratio(fmt.Sprintf("messages a second, %d sessions, bare Postfix", n), ours(n), bare(n), rate, false, 1, 1.5)
 	}
 	for _, other := range []string{"Exim", "chasquid"} { // nothing is asked for here
 		theirs := func(n int) []*result { return b.find(strings.ToLower(other), "10 KB", n) }
-		ratio("messages per CPU second, "+other+" (ms a message)", ours(8), theirs(8), cpuOf, true, none, none)
+		all.ratio("messages per CPU second, "+other+" (ms a message)", ours(8), theirs(8), cpuOf, true, none, none)
 		for _, n := range []int{8, 64} {
-			ratio(fmt.Sprintf("messages a second, %d sessions, %s", n, other), ours(n), theirs(n), rate, false, none, none)
+			all.ratio(fmt.Sprintf("messages a second, %d sessions, %s", n, other), ours(n), theirs(n), rate, false, none, none)
 		}
 	}
-	most("final answer p50, 1 session", median(ours(1), func(r *result) float64 { return milliseconds(r.answer50) }), 3, 1.5, " ms", "")
+	all.most("final answer p50, 1 session", median(ours(1), func(r *result) float64 { return milliseconds(r.answer50) }), 3, 1.5, " ms", "")
 	stack50 := median(glue(64), func(r *result) float64 { return milliseconds(r.answer50) })
-	most("final answer p99, 64 sessions; must: stack's p50", median(ours(64), func(r *result) float64 { return milliseconds(r.answer99) }), stack50, 60, " ms", "")
-	most("resident, idle", float64(b.idle)/1e6, 30, 20, " MB", "")
-	most("resident, 64 sessions", median(ours(64), peakMB), 100, 60, " MB", "")
-	ratio("resident, 64 sessions, stack (MB)", ours(64), glue(64), peakMB, true, 4, none)
-	ratio("the same, Exim", ours(64), b.find("exim", "10 KB", 64), peakMB, true, none, none)
-	ratio("the same, chasquid", ours(64), b.find("chasquid", "10 KB", 64), peakMB, true, none, none)
-	ratio("accepted a second, destination answers 451, Postfix", putOff("onward"), putOff("postfix"), (*result).acceptedRate, false, 2, 5)
-	ratio("the same, both without a signature", putOff("unsigned"), putOff("postfix"), (*result).acceptedRate, false, none, none)
+	all.most("final answer p99, 64 sessions; must: stack's p50", median(ours(64), func(r *result) float64 { return milliseconds(r.answer99) }), stack50, 60, " ms", "")
+	all.most("resident, idle", float64(b.idle)/1e6, 30, 20, " MB", "")
+	all.most("resident, 64 sessions", median(ours(64), peakMB), 100, 60, " MB", "")
+	all.ratio("resident, 64 sessions, stack (MB)", ours(64), glue(64), peakMB, true, 4, none)
+	all.ratio("the same, Exim", ours(64), b.find("exim", "10 KB", 64), peakMB, true, none, none)
+	all.ratio("the same, chasquid", ours(64), b.find("chasquid", "10 KB", 64), peakMB, true, none, none)
+	all.ratio("accepted a second, destination answers 451, Postfix", putOff("onward"), putOff("postfix"), (*result).acceptedRate, false, 2, 5)
+	all.ratio("the same, both without a signature", putOff("unsigned"), putOff("postfix"), (*result).acceptedRate, false, none, none)
 	all = append(all, goal{name: "syncs a queued message, 1 session (at least)", value: orNone(b.syncsPer[0]), must: 1, aim: none})
-	most("syncs a queued message, 64 sessions", orNone(b.syncsPer[1]), 0.3, 0.1, "", "")
-	most("10 to 100,000 aliases: CPU a message", 100*b.aliasCost, 5, 1, " %", "")
-	most("10 to 100,000 aliases: start", b.aliasLoad.Seconds(), 1, 0.3, " s", "")
-	most("10 to 100,000 aliases: memory", float64(b.aliasMemory)/1e6, 30, none, " MB", "")
+	all.most("syncs a queued message, 64 sessions", orNone(b.syncsPer[1]), 0.3, 0.1, "", "")
+	all.most("10 to 100,000 aliases: CPU a message", 100*b.aliasCost, 5, 1, " %", "")
+	all.most("10 to 100,000 aliases: start", b.aliasLoad.Seconds(), 1, 0.3, " s", "")
+	all.most("10 to 100,000 aliases: memory", float64(b.aliasMemory)/1e6, 30, none, " MB", "")
 	perGB := func(r *result) float64 { return r.cpu.Seconds() / (float64(r.octets) / 1e9) }
-	most("25 MiB messages: CPU seconds a GB", median(b.find("onward", "25 MiB", 2), perGB), 8, 5, " s",
+	all.most("25 MiB messages: CPU seconds a GB", median(b.find("onward", "25 MiB", 2), perGB), 8, 5, " s",
 		fmt.Sprintf("stack %.3g, Postfix %.3g", median(b.find("stack", "25 MiB", 2), perGB), median(b.find("postfix", "25 MiB", 2), perGB)))
-	most("25 MiB messages: one more in flight", float64(b.inFlight)/mb, 2, 1, " MiB", "")
+	all.most("25 MiB messages: one more in flight", float64(b.inFlight)/mb, 2, 1, " MiB", "")
 	all = append(all, b.deep.goals()...)
 	all = append(all, b.distantGoal()...)
 	return all
@@ -179,10 +192,7 @@ func (b *bench) distantGoal() []goal {
 func (b *bench) print(w io.Writer, took time.Duration) {
 	fmt.Fprintf(w, "onward beside other ways to forward mail, %s, in %v\n\n", time.Now().UTC().Format(time.DateOnly), took.Round(time.Second))
 	b.describe(w)
-	fmt.Fprintf(w, "\n%-58s %10s %15s %26s %9s %9s  %s\n", "measure (10 KB signed messages unless said)", "result", "of all rounds", "onward : other", "must", "aim", "reached")
-	for _, g := range b.goals() {
-		fmt.Fprintf(w, "%-58s %10s %15s %26s %9s %9s  %s\n", g.name, g.number(g.value), g.spread, g.shown, g.number(g.must), g.number(g.aim), g.verdict())
-	}
+	b.goals().print(w)
 	fmt.Fprintf(w, "\nLimits of this machine: %s\n\nThe runs behind it:\n%s\n", b.ceiling, resultHead)
 	for i := range b.results {
 		r := &b.results[i]
