@@ -130,7 +130,7 @@ func (f *Forwarder) Accept(ctx context.Context, env *message.Envelope, verdict *
 // attemptAll makes one attempt at each target, some at a time.
 func (f *Forwarder) attemptAll(ctx context.Context, m *mail) {
 	if len(m.deliveries) == 1 {
-		f.attempt(ctx, m, m.deliveries[0]) // here, where the stack has grown
+		f.attempt(ctx, m, m.deliveries[0]) // without a goroutine, whose stack would have to grow anew
 		return
 	}
 	var wg sync.WaitGroup

@@ -12,20 +12,19 @@ import (
 // differs by a third from minute to minute.
 func (b *bench) against(w io.Writer, other string) error {
 	b.letters = b.world.write(b.n(1500), 10*kb)
-	programs := map[string]string{"onward": b.onward, "other": other}
 	var systems []*system
-	for _, name := range []string{"onward", "other"} {
-		b.onward = programs[name]
+	for i, program := range []string{b.onward, other} {
+		b.onward = program
 		s, err := onward(aliases)(b)
 		if err != nil {
 			return err
 		}
 		defer s.stop()
-		s.name = name
+		s.name, s.share = []string{"onward", "other"}[i], 1
 		systems = append(systems, s)
 	}
 	fmt.Fprintln(os.Stderr, resultHead)
-	b.inTurns(systems, map[string]float64{"onward": 1, "other": 1})
+	b.inTurns(systems)
 	var t table
 	none := math.NaN()
 	for _, task := range []struct {
@@ -36,7 +35,7 @@ func (b *bench) against(w io.Writer, other string) error {
 		what := fmt.Sprintf("%s by %d: ", task.name, task.sessions)
 		t.ratio(what+"CPU a message (ms)", ours, theirs, (*result).cpuPerLetter, true, none, none)
 		t.ratio(what+"accepted a second", ours, theirs, (*result).acceptedRate, false, none, none)
-		t.ratio(what+"the slowest hundredth (ms)", ours, theirs, func(r *result) float64 { return float64(r.answer99) / 1e6 }, true, none, none)
+		t.ratio(what+"the slowest hundredth (ms)", ours, theirs, slowest, true, none, none)
 	}
 	t.print(w)
 	return nil

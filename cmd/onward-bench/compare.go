@@ -24,7 +24,7 @@ func (b *bench) compare(w io.Writer) error {
 	b.large = b.world.write(b.n(12), 25*mb)
 	b.limits()
 	for _, do := range []func() error{
-		b.usual, b.syncs, b.manyAliases, b.each(b.sizes), b.distant, b.depth,
+		b.usual, b.syncs, b.manyAliases, func() error { return b.each(b.sizes) }, b.distant, b.depth,
 	} {
 		if b.ctx.Err() != nil {
 			return b.ctx.Err()
@@ -45,24 +45,22 @@ func (b *bench) trouble(err error) {
 	}
 }
 
-// each returns what does something with all peers. One with which it fails, as
-// there is no package of it, is not measured from then on.
-func (b *bench) each(do func(p peer) error) func() error {
-	return func() error {
-		var left []peer
-		for _, p := range b.peers {
-			if b.ctx.Err() != nil {
-				return b.ctx.Err()
-			}
-			if err := do(p); err != nil {
-				b.trouble(err)
-				continue
-			}
-			left = append(left, p)
+// each does something with all peers. One with which it fails, as there is no package
+// of it, is not measured from then on.
+func (b *bench) each(do func(p peer) error) error {
+	var left []peer
+	for _, p := range b.peers {
+		if b.ctx.Err() != nil {
+			return b.ctx.Err()
 		}
-		b.peers = left
-		return nil
+		if err := do(p); err != nil {
+			b.trouble(err)
+			continue
+		}
+		left = append(left, p)
 	}
+	b.peers = left
+	return nil
 }
 
 // rounds is how often all systems are measured in turns. A machine that is slow for
@@ -80,43 +78,47 @@ func (b *bench) usual() error {
 			s.stop()
 		}
 	}()
-	shares := map[string]float64{}
 	launch := func(p peer) error {
 		s, err := p.make(b)
 		if err != nil {
 			return err
 		}
-		s.name, shares[p.name] = p.name, p.share
+		s.name, s.share = p.name, p.share
 		systems = append(systems, s)
-		time.Sleep(time.Second)
 		if p.name == "onward" {
+			time.Sleep(time.Second)
 			b.idle = memory(s.roots)
 		}
 		return nil
 	}
-	if err := errors.Join(b.each(launch)(), launch(peer{"unsigned", unsigned, 1})); err != nil {
+	if err := errors.Join(b.each(launch), launch(peer{"unsigned", unsigned, 1})); err != nil {
 		return err
 	}
-	b.inTurns(systems, shares)
+	b.inTurns(systems)
 	for _, s := range systems {
-		n := max(1, int(shares[s.name]*b.scale*500))
-		b.measure(s, task{"some refused", b.letters[:n], 8, behaviour{later: 10, never: 10}})
+		b.measure(s, task{"some refused", b.some(s, 500), 8, behaviour{later: 10, never: 10}})
 		b.measure(s, task{"forged", b.world.forge(10), 1, behaviour{}})
 	}
 	return nil
 }
 
-// inTurns measures systems that run, each with its share of the messages.
-func (b *bench) inTurns(systems []*system, shares map[string]float64) {
-	some := func(s *system, n int) []*letter { return b.letters[:max(1, int(shares[s.name]*b.scale*float64(n)))] }
+// some returns the share of a system of n letters.
+func (b *bench) some(s *system, n int) []*letter {
+	return b.letters[:max(1, int(s.share*b.scale*float64(n)))]
+}
+
+// inTurns measures systems that run.
+func (b *bench) inTurns(systems []*system) {
 	for _, s := range systems {
-		warm := load{s.addr, some(s, 1000), 64, b.perSession}
+		warm := load{s.addr, b.some(s, 1000), 64, b.perSession}
 		b.sink.reset(warm.letters, behaviour{})
 		b.sink.wait(warm.letters, warm.run(b.ctx), 10*time.Second)
 	}
 	turn := func(name string, n, sessions int, behave behaviour) {
 		for _, s := range systems {
-			b.measure(s, task{name, some(s, n), sessions, behave})
+			if b.ctx.Err() == nil {
+				b.measure(s, task{name, b.some(s, n), sessions, behave})
+			}
 		}
 	}
 	for range rounds {

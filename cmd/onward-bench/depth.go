@@ -112,15 +112,15 @@ func (b *bench) goes(s [2]*system, letters []*letter) error {
 			if err := freeze(s[i].roots, false); err != nil {
 				return err
 			}
-			done = b.sink.answered() + len(letters)/2
-			ended, err := b.tried(done)
+			n := len(letters) / 2
+			ended, err := b.tried(b.sink.answered() + n)
 			if err := errors.Join(err, freeze(s[i].roots, true)); err != nil {
 				return err
 			}
-			b.deep.goes[i].add(len(letters)/2, ended.Sub(began), cpu(s[i].roots)-used)
+			b.deep.goes[i].add(n, ended.Sub(began), cpu(s[i].roots)-used)
 		}
 	}
-	return errors.Join(freeze(s[few].roots, false), freeze(s[many].roots, false))
+	return nil
 }
 
 // restart measures how long the daemon needs until it takes mail again, and
@@ -129,7 +129,7 @@ func (b *bench) restart(s *system, letters []*letter) error {
 	s.halt()
 	b.sink.reset(letters, behaviour{})
 	began := time.Now()
-	if err := s.run(b.onward, "serve", "-c", s.path("onward.yaml")); err != nil {
+	if err := s.run(s.path("onward"), "serve", "-c", s.path("onward.yaml")); err != nil {
 		return err
 	}
 	err := s.await()

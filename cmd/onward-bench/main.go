@@ -68,6 +68,9 @@ func run(program string, scale float64, perSession int, profile, only, against, 
 	}
 	defer os.RemoveAll(dir)
 	program, err := filepath.Abs(program)
+	if err == nil && against != "" {
+		against, err = filepath.Abs(against)
+	}
 	if err != nil {
 		return err
 	}

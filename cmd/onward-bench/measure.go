@@ -138,12 +138,11 @@ func (r *result) times(answers []answer, arrived []time.Time, began time.Time) {
 }
 
 // merge returns the results of several rounds as one. Its quantiles are the medians
-// of theirs.
-func merge(rounds []*result) *result {
-	one := *rounds[0]
-	for _, r := range rounds[1:] {
+// of theirs, and its memory is the largest.
+func merge(all []*result) *result {
+	one := *all[0]
+	for _, r := range all[1:] {
 		one.letters += r.letters
-		one.octets += r.octets
 		one.accepted += r.accepted
 		one.refused += r.refused
 		one.deferred += r.deferred
@@ -156,26 +155,26 @@ func merge(rounds []*result) *result {
 		one.cpu += r.cpu
 		one.peak = max(one.peak, r.peak)
 	}
-	for to, of := range map[*time.Duration]func(*result) time.Duration{
-		&one.answer50:  func(r *result) time.Duration { return r.answer50 },
-		&one.answer99:  func(r *result) time.Duration { return r.answer99 },
-		&one.arrival50: func(r *result) time.Duration { return r.arrival50 },
-		&one.arrival99: func(r *result) time.Duration { return r.arrival99 },
-	} {
-		*to = time.Duration(median(rounds, func(r *result) float64 { return float64(of(r)) }))
+	middle := func(of func(*result) time.Duration) time.Duration {
+		return time.Duration(median(all, func(r *result) float64 { return float64(of(r)) }))
 	}
+	one.answer50 = middle(func(r *result) time.Duration { return r.answer50 })
+	one.answer99 = middle(func(r *result) time.Duration { return r.answer99 })
+	one.arrival50 = middle(func(r *result) time.Duration { return r.arrival50 })
+	one.arrival99 = middle(func(r *result) time.Duration { return r.arrival99 })
 	return &one
 }
 
 // median returns the one in the middle, or NaN of none.
-func median(rounds []*result, of func(*result) float64) float64 {
-	var all []float64
-	for _, r := range rounds {
-		all = append(all, of(r))
+func median(all []*result, of func(*result) float64) float64 {
+	var numbers []float64
+	for _, r := range all {
+		numbers = append(numbers, of(r))
 	}
-	return middle(all)
+	return middle(numbers)
 }
 
+// middle returns the median, NaN of none. It sorts all.
 func middle(all []float64) float64 {
 	if len(all) == 0 {
 		return math.NaN()
@@ -200,8 +199,9 @@ func (r *result) String() string {
 	return line
 }
 
-// ms returns a time in milliseconds.
-func ms(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/1e6) }
+func milliseconds(d time.Duration) float64 { return float64(d) / 1e6 }
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f", milliseconds(d)) }
 
 // try measures one system a little and shows the header of a message that came through.
 func (b *bench) try(name string) error {

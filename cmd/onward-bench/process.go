@@ -29,7 +29,7 @@ type process struct {
 // program is in a control group ($0), which whatever it starts cannot leave: what
 // it does not end itself ends with it.
 const leash = `(echo 0 >"$0/cgroup.procs" && exec "$@") </dev/null & peer=$!
-read -r _; kill "$peer"; wait "$peer"
+read -r _; echo 0 >"$0/cgroup.freeze"; kill "$peer"; wait "$peer"
 echo 1 >"$0/cgroup.kill"; until rmdir "$0" 2>/dev/null; do sleep 0.01; done`
 
 // start starts a program in a new control group within another one. What it

@@ -77,6 +77,7 @@ func printJSON(w io.Writer, data any) error {
 type printable struct{ io.Writer }
 
 func (p printable) Write(b []byte) (int, error) {
+	// ASCII, as nearly every line is: there is nothing to escape.
 	if !bytes.ContainsFunc(b, func(r rune) bool { return r < ' ' && r != '\n' || r >= 0x7f }) {
 		return p.Writer.Write(b)
 	}

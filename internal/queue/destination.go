@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"slices"
 	"time"
 
 	"onward/internal/address"
@@ -49,6 +50,16 @@ func (d *destination) room(now time.Time, limit int) int {
 		window = min(window, limit)
 	}
 	return max(0, window-d.busy)
+}
+
+// next returns what is due next, as it was when it was read, or nil.
+func (d *destination) next() *store.Item {
+	if d == nil || len(d.ahead) == 0 {
+		return nil
+	}
+	item := d.ahead[0]
+	d.ahead = slices.Delete(d.ahead, 0, 1) // not [1:], which would keep it in memory
+	return item
 }
 
 // note learns from the outcome of an attempt, and reports whether the domain was

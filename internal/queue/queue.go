@@ -12,9 +12,9 @@
 //     two seconds.
 //
 // One goroutine owns the schedule and asks the store what is due; each attempt
-// has a goroutine of its own, 200 at most. In memory are the attempts under way, a
-// few words for each destination domain, and of one that takes mail what is next;
-// nothing for an item that waits for its time.
+// has a goroutine of its own, 200 at most. In memory are the attempts under way and,
+// for each destination domain, a few words and what of it is due next, 400 items at
+// most; nothing for an item that waits for its time.
 //
 // What happens to an item, in this order: its attempt is counted and its next one
 // set, on the disk; the attempt; its outcome, on the disk, in the same transaction

@@ -100,15 +100,12 @@ func (s *schedule) pick(ctx context.Context, o *offer, now time.Time, limit, fre
 	if o.known != nil && o.known.room(now, limit) == 0 {
 		return nil
 	}
-	if !o.asked && (o.known == nil || len(o.known.ahead) == 0) {
+	item := o.known.next()
+	if item == nil && !o.asked {
 		o.asked = true
 		s.readAhead(ctx, o, now, limit, free)
+		item = o.known.next()
 	}
-	if o.known == nil || len(o.known.ahead) == 0 {
-		return nil
-	}
-	item := o.known.ahead[0]
-	o.known.ahead = o.known.ahead[1:]
 	return item
 }
 

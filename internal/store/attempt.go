@@ -38,8 +38,9 @@ type Attempt struct {
 // read. When Begin fails, nothing may be attempted.
 func (s *Store) Begin(ctx context.Context, item *Item, now time.Time, lease Lease) (bool, error) {
 	const begin = `UPDATE item SET attempts = attempts + 1, unfinished = unfinished + 1, owner = ?, lease_until = ?, next = ?
-		WHERE id = ? AND attempts = ? AND state = 'waiting' AND lease_until <= ?`
-	err := s.change(ctx, item.domain, begin, lease.Owner, toMicro(lease.Until), toMicro(lease.Next), item.ID, item.Attempts, toMicro(now))
+		WHERE id = ? AND attempts = ? AND tried = ? AND unfinished = ? AND refused = ? AND state = 'waiting' AND lease_until <= ?`
+	err := s.change(ctx, item.domain, begin, lease.Owner, toMicro(lease.Until), toMicro(lease.Next),
+		item.ID, item.Attempts, item.Tried, item.Unfinished, item.Refused, toMicro(now))
 	if errors.Is(err, ErrLost) {
 		return false, nil
 	}

@@ -51,7 +51,7 @@ func (p *pieces) next() error {
 }
 
 // maxAtOnce is how many octets of a rest are read together with the header: all of
-// most messages. It bounds what an attempt has in memory before it is connected.
+// most messages. An attempt has them in memory until it ends.
 const maxAtOnce = 64 << 10
 
 // A Content is the bytes of an item.
@@ -65,10 +65,12 @@ type Content struct {
 	rest []byte // nil where it is read later
 }
 
-// content is asked for every attempt.
-const content = `SELECT h.bytes, h.sha256, coalesce(r.size, -1), r.sha256, p.bytes FROM header h
-	LEFT JOIN rest r ON r.id = ? LEFT JOIN piece p ON p.rest = r.id AND p.number = 0 AND r.size <= ?
-	WHERE h.item = ?`
+const (
+	askContent = `SELECT h.bytes, h.sha256, coalesce(r.size, -1), r.sha256, p.bytes FROM header h
+		LEFT JOIN rest r ON r.id = ?1 LEFT JOIN piece p ON p.rest = r.id AND p.number = 0 AND r.size <= ?2
+		WHERE h.item = ?3`
+	askPiece = `SELECT bytes FROM piece WHERE rest = ? AND number = ?`
+)
 
 // Content returns the bytes of an item, or ErrDamaged when its header is not what
 // was stored.
@@ -77,7 +79,7 @@ func (s *Store) Content(ctx context.Context, item *Item) (*Content, error) {
 	var sum []byte
 	err := s.ask.content.QueryRowContext(ctx, item.rest, maxAtOnce, item.ID).Scan(&c.Header, &sum, &c.size, &c.sum, &c.rest)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, s.missing(ctx, item)
+		return nil, s.lostOrDamaged(ctx, item)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("bytes of item %d: %w", item.ID, judge(err))
@@ -88,9 +90,10 @@ func (s *Store) Content(ctx context.Context, item *Item) (*Content, error) {
 	return c, nil
 }
 
-// Rest returns what follows the header, from the empty line on, read piece by
-// piece. Where it is not what was stored, the reader ends with ErrDamaged in place
-// of io.EOF, so nobody takes it for whole; where the item is gone, with ErrLost.
+// Rest returns what follows the header, from the empty line on: what Content has
+// read, or else piece by piece from the database. Where it is not what was stored,
+// the reader ends with ErrDamaged in place of io.EOF, so nobody takes it for whole;
+// where bytes are missing because the item is gone, with ErrLost.
 func (c *Content) Rest(ctx context.Context) io.Reader {
 	r := &restReader{ctx: ctx, c: c, sum: sha256.New()}
 	if len(c.rest) > 0 {
@@ -138,8 +141,6 @@ func (r *restReader) load() error {
 	return nil
 }
 
-const piece = `SELECT bytes FROM piece WHERE rest = ? AND number = ?`
-
 func (r *restReader) take(piece []byte) {
 	r.number++
 	r.left = piece
@@ -151,7 +152,7 @@ func (r *restReader) check() error {
 	if r.size == r.c.size && string(r.sum.Sum(nil)) == string(r.c.sum) {
 		return io.EOF
 	}
-	return r.c.s.missing(r.ctx, r.c.item)
+	return r.c.s.lostOrDamaged(r.ctx, r.c.item)
 }
 
 // judge adds ErrDamaged to an error that means so.
@@ -162,9 +163,9 @@ func judge(err error) error {
 	return err
 }
 
-// missing says why bytes are not what was stored: the item is gone, or they are
+// lostOrDamaged says why bytes are not what was stored: the item is gone, or they are
 // damaged.
-func (s *Store) missing(ctx context.Context, item *Item) error {
+func (s *Store) lostOrDamaged(ctx context.Context, item *Item) error {
 	_, err := s.Item(ctx, item.ID)
 	switch {
 	case errors.Is(err, ErrNotFound):

@@ -456,8 +456,9 @@ func TestDamagedItems(t *testing.T) {
 		"item gone":                     {2 * piece, `DELETE FROM item; DELETE FROM header; DELETE FROM rest; DELETE FROM piece`, store.ErrLost, store.ErrLost},
 		"a bit of a short one":          {1000, `UPDATE piece SET bytes = zeroblob(length(bytes))`, nil, store.ErrDamaged},
 		"no piece of a short one":       {1000, `DELETE FROM piece`, nil, store.ErrDamaged},
-		"an empty piece of it":          {1000, `UPDATE piece SET bytes = x''`, nil, store.ErrDamaged},
-		"a short one cut":               {1000, `UPDATE piece SET bytes = substr(bytes, 1, 100)`, nil, store.ErrDamaged},
+		"an empty piece of a short one": {1000, `UPDATE piece SET bytes = x''`, nil, store.ErrDamaged},
+		"a cut piece of a short one":    {1000, `UPDATE piece SET bytes = substr(bytes, 1, 100)`, nil, store.ErrDamaged},
+		"a short one gone":              {1000, `DELETE FROM item; DELETE FROM header; DELETE FROM rest; DELETE FROM piece`, store.ErrLost, nil},
 		"no rest of a short one":        {1000, `DELETE FROM rest`, nil, store.ErrDamaged},
 		"a bit of a short one's header": {1000, `UPDATE header SET bytes = zeroblob(length(bytes))`, store.ErrDamaged, nil},
 	} {
@@ -483,7 +484,7 @@ func TestDamagedItems(t *testing.T) {
 			if !errors.Is(err, tt.rest) || tt.rest == nil && len(rest) != tt.size {
 				t.Errorf("rest: %v, want %v", err, tt.rest)
 			}
-			if name != "item gone" {
+			if tt.header != store.ErrLost {
 				if err := s.Drop(t.Context(), it.ID, start); err != nil {
 					t.Errorf("cannot be dropped: %v", err)
 				}
@@ -557,6 +558,30 @@ func TestDamagedPages(t *testing.T) {
 	}
 	if opened == 0 || damaged == 0 || damaged == opened*messages {
 		t.Errorf("%d of %d opened, %d items damaged: this tests nothing", opened, len(whole)/pageSize, damaged)
+	}
+}
+
+// TestBeginAsRead holds that an item which a person let go since it was read is not
+// begun as it was then: it would be refused, or expire, at once.
+func TestBeginAsRead(t *testing.T) {
+	for _, was := range []string{`refused = 1`, `tried = 9`, `unfinished = 2`} {
+		dir := t.TempDir()
+		s := open(t, dir)
+		id := add(t, s, "a", 100, "ada@example.org")[0].ID
+		if _, err := raw(t, dir).Exec(`UPDATE item SET ` + was); err != nil {
+			t.Fatal(err)
+		}
+		read := item(t, s, id)
+		if err := errors.Join(s.Hold(t.Context(), id, start, "wait"), s.Retry(t.Context(), id, start)); err != nil {
+			t.Fatal(err)
+		}
+		lease := store.Lease{Owner: "o", Until: start.Add(minute), Next: start.Add(minute)}
+		if ok, err := s.Begin(t.Context(), read, start, lease); ok || err != nil {
+			t.Errorf("%s: begun as it was: %v", was, err)
+		}
+		if ok, err := s.Begin(t.Context(), item(t, s, id), start, lease); !ok || err != nil {
+			t.Errorf("%s: not begun as it is: %v", was, err)
+		}
 	}
 }
 

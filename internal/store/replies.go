@@ -15,18 +15,11 @@ import (
 // a second copy.
 const MaxReplies = 10_000
 
-// lastReply returns until when any reply is kept; zero where none is.
-func lastReply(ctx context.Context, db *sql.DB) (until int64, err error) {
-	err = db.QueryRowContext(ctx, `SELECT coalesce(max(until), 0) FROM reply`).Scan(&until)
-	return until, err
-}
-
 // Remember keeps what a destination said about the copy that key names, until
-// the given time. One process may do so.
+// the given time.
 func (s *Store) Remember(ctx context.Context, key [32]byte, said *reply.Reply, until time.Time) error {
-	for last, mine := s.replies.Load(), toMicro(until); last < mine && !s.replies.CompareAndSwap(last, mine); last = s.replies.Load() {
-	}
 	err := s.db.Write(ctx, func(tx *database.Tx) error {
+		s.repliesUntil.Store(max(s.repliesUntil.Load(), toMicro(until))) // nobody else does just now
 		const insert = `INSERT OR REPLACE INTO reply (key, code, status, text, until) VALUES (?, ?, ?, ?, ?)`
 		if _, err := tx.Exec(insert, key[:], said.Code, said.Status, reply.Clean(said.Text), toMicro(until)); err != nil {
 			return err
@@ -41,13 +34,13 @@ func (s *Store) Remember(ctx context.Context, key [32]byte, said *reply.Reply, u
 }
 
 // Recall returns what Remember has kept under key, or nil. It costs next to nothing
-// while all that is kept has had its time, as it mostly has.
+// while nothing is kept, or all of it has had its time.
 func (s *Store) Recall(ctx context.Context, key [32]byte, now time.Time) (*reply.Reply, error) {
-	if toMicro(now) >= s.replies.Load() {
+	if toMicro(now) >= s.repliesUntil.Load() {
 		return nil, nil
 	}
 	var said reply.Reply
-	err := s.ask.recall.QueryRowContext(ctx, key[:], toMicro(now)).Scan(&said.Code, &said.Status, &said.Text)
+	err := s.ask.reply.QueryRowContext(ctx, key[:], toMicro(now)).Scan(&said.Code, &said.Status, &said.Text)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -57,8 +50,10 @@ func (s *Store) Recall(ctx context.Context, key [32]byte, now time.Time) (*reply
 	return &said, nil
 }
 
-// recall is asked for every copy that is sent.
-const recall = `SELECT code, status, text FROM reply WHERE key = ? AND until > ?`
+const (
+	askReply        = `SELECT code, status, text FROM reply WHERE key = ? AND until > ?`
+	askRepliesUntil = `SELECT coalesce(max(until), 0) FROM reply`
+)
 
 // Forget removes what Remember has kept under key.
 func (s *Store) Forget(ctx context.Context, key [32]byte) error {

@@ -18,7 +18,7 @@ type Destination struct {
 	Due    time.Time
 }
 
-const destinations = `SELECT domain, due FROM destination WHERE due <= ? ORDER BY due LIMIT ?`
+const askDestinations = `SELECT domain, due FROM destination WHERE due <= ? ORDER BY due LIMIT ?`
 
 // Destinations returns the domains that have something due at now, the one that
 // has waited longest first, at most limit of them. Its cost depends neither on
@@ -42,7 +42,7 @@ func (s *Store) Destinations(ctx context.Context, now time.Time, limit int) ([]D
 	return found, rows.Err()
 }
 
-const due = `SELECT ` + columns + ` FROM item WHERE state = 'waiting' AND domain = ? AND due <= ? ORDER BY due LIMIT ?`
+const askDue = `SELECT ` + columns + ` FROM item WHERE state = 'waiting' AND domain = ? AND due <= ? ORDER BY due LIMIT ?`
 
 // Due returns items for a domain that are due at now, the one that has waited
 // longest first, at most limit of them. A row that makes no sense is set aside

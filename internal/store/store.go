@@ -7,7 +7,8 @@
 // The rules are those of package database: what a method has written is on the
 // disk before it returns nil, and is there wholly or not at all. Every method may
 // be used by several goroutines, and by several processes on the same directory
-// (`onward queue` beside the daemon).
+// (`onward queue` beside the daemon); but Recall does not see what another process
+// has remembered since this one began.
 package store
 
 import (
@@ -34,22 +35,21 @@ var migrations embed.FS
 
 // A Store is the open database. It may be used by several goroutines.
 type Store struct {
-	db      *database.DB
-	limits  Limits
-	room    room
-	ask     questions
-	replies atomic.Int64 // until when any reply is kept, as times are stored
+	db           *database.DB
+	limits       Limits
+	room         room
+	ask          questions
+	repliesUntil atomic.Int64 // when the last of all replies has had its time, as times are stored
 }
 
-// questions are those that are asked for every message.
-type questions struct{ recall, destinations, due, content, piece *sql.Stmt }
+// questions are asked often, and parsed once.
+type questions struct{ reply, destinations, due, content, piece *sql.Stmt }
 
 func (q *questions) prepare(ctx context.Context, db *sql.DB) (err error) {
-	for _, one := range []struct {
-		stmt *(*sql.Stmt)
-		text string
-	}{{&q.recall, recall}, {&q.destinations, destinations}, {&q.due, due}, {&q.content, content}, {&q.piece, piece}} {
-		if *one.stmt, err = db.PrepareContext(ctx, one.text); err != nil {
+	for stmt, text := range map[**sql.Stmt]string{
+		&q.reply: askReply, &q.destinations: askDestinations, &q.due: askDue, &q.content: askContent, &q.piece: askPiece,
+	} {
+		if *stmt, err = db.PrepareContext(ctx, text); err != nil {
 			return err
 		}
 	}
@@ -80,14 +80,15 @@ func Attach(ctx context.Context, dir string) (*Store, error) {
 
 func use(ctx context.Context, db *database.DB, dir string, limits Limits) (*Store, error) {
 	s := &Store{db: db, limits: limits, room: room{dir: dir, limits: limits}}
-	until, err := lastReply(ctx, db.Read())
+	var until int64
+	err := db.Read().QueryRowContext(ctx, askRepliesUntil).Scan(&until)
 	if err == nil {
 		err = s.ask.prepare(ctx, db.Read())
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("database in %s: %w", dir, err), db.Close())
 	}
-	s.replies.Store(until)
+	s.repliesUntil.Store(until)
 	return s, nil
 }
 
