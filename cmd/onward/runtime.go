@@ -33,7 +33,7 @@ func paceCollector() {
 	}
 	type freed struct{ self *freed }              // a pointer, so that it shares its memory with no other
 	runtime.AddCleanup(&freed{}, func(struct{}) { // after the next collection
-		debug.SetGCPercent(growthPercent(heapLive()))
+		debug.SetGCPercent(growthPercent(alive()))
 		paceCollector()
 	}, struct{}{})
 }
@@ -44,9 +44,13 @@ func growthPercent(live uint64) int {
 	return int(min(400, 25+100*heapGrowth/max(1, live)))
 }
 
-// heapLive returns how many octets the last collection found in use.
-func heapLive() uint64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+// alive returns how many octets the last collection found in use, as Go counts them
+// for its percentage: with the stacks and what is global.
+func alive() (octets uint64) {
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
 	metrics.Read(sample)
-	return sample[0].Value.Uint64()
+	for _, s := range sample {
+		octets += s.Value.Uint64()
+	}
+	return octets
 }

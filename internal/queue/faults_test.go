@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"onward/internal/address"
 	"onward/internal/reply"
 	"onward/internal/smtpclient"
 	"onward/internal/store"
@@ -322,6 +323,82 @@ func TestReadAhead(t *testing.T) {
 		}
 		if left := w.items(); len(left) != held {
 			t.Errorf("%d items are left, %d are held", len(left), held)
+		}
+		w.audit()
+	})
+}
+
+// TestReadAheadBounds: much is read ahead for a domain that takes much, and never
+// more than is worth it; nothing where the domain is away, and nothing is kept for
+// one that comes to be away or is paused.
+func TestReadAheadBounds(t *testing.T) {
+	w := newWorld(t, always(ok))
+	defer w.close()
+	now := time.Now()
+	w.addShared("m", 500, "dest.test", now)
+	s := newSchedule(w.queue)
+	for _, tt := range []struct {
+		window, busy, limit int
+		away                bool
+		want                int
+	}{
+		{firstWindow, 0, 20, false, 2 * firstWindow},
+		{20, 20, 20, false, 40},
+		{20, 10, 20, true, 20},
+		{1000, 0, 0, false, 2 * maxWorkers},
+	} {
+		d := &destination{domain: "dest.test", window: tt.window, busy: tt.busy, away: tt.away}
+		s.readAhead(t.Context(), &offer{domain: d.domain, known: d}, now, tt.limit, maxWorkers)
+		if len(d.ahead) != tt.want {
+			t.Errorf("%+v: %d read", tt, len(d.ahead))
+		}
+		first := d.ahead[0]
+		if tt.away {
+			s.learn(t.Context(), result{at: d, item: first, outcome: down})
+			if d.ahead != nil {
+				t.Error("kept for a domain that is away")
+			}
+			continue
+		}
+		until := now.Add(time.Hour)
+		for _, target := range []string{"a@dest.test", "b@dest.test"} {
+			d.busy++
+			item := *first
+			item.Target, _ = address.ParsePath(target)
+			s.learn(t.Context(), result{at: d, item: &item, outcome: limited(true, until)})
+		}
+		if d.ahead != nil {
+			t.Errorf("%+v: kept for a domain that is paused", tt)
+		}
+	}
+}
+
+// TestPoisonLetGo holds that an item which has been read as poison, and is let go
+// before its turn, is tried.
+func TestPoisonLetGo(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := newWorld(t, func(w *world, tr *smtpclient.Transaction) smtpclient.Outcome {
+			time.Sleep(time.Minute)
+			return ok
+		})
+		var items []*store.Item
+		for i := range 40 {
+			item := w.item(fmt.Sprint("m", i), "box@dest.test")
+			item.Next = time.Now().Add(time.Duration(i))
+			items = append(items, item)
+		}
+		items[16].Unfinished = poison
+		w.add(items...)
+		w.run()
+		operator := w.other()
+		defer operator.Close()
+		wait(90 * time.Second) // ten are under way, and the two after them have been read
+		if err := operator.Retry(t.Context(), w.items()["m16"].ID, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		wait(10 * time.Minute)
+		if len(w.items()) != 0 || w.copies["m16"] != 1 {
+			t.Errorf("%d items are left, and it came %d times", len(w.items()), w.copies["m16"])
 		}
 		w.audit()
 	})

@@ -176,6 +176,9 @@ func (s *schedule) learn(ctx context.Context, r result) {
 	if d.away {
 		s.away.Store(d.domain, nil)
 	}
+	if d.away || within(d.pausedUntil, longestWait, s.clock()) {
+		d.ahead = nil // it would be old, and be in memory for hours
+	}
 }
 
 // recovered notes what a delivery in session says of a domain.

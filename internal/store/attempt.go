@@ -78,8 +78,8 @@ func (s *Store) Postpone(ctx context.Context, item *Item, a Attempt) error {
 // one that was not begun, as Due returned it.
 func (s *Store) SetAside(ctx context.Context, item *Item, reason string, a Attempt) error {
 	const hold = `UPDATE item SET state = 'held', reason = ?, tried = tried + ?, host = ?, said = ?, owner = '', lease_until = 0
-		WHERE id = ? AND attempts = ? AND state = 'waiting'`
-	err := s.change(ctx, item.domain, hold, reply.Clean(reason), a.Tried, reply.Clean(a.Host), reply.Clean(a.Said), item.ID, item.Attempts)
+		WHERE id = ? AND attempts = ? AND unfinished = ? AND state = 'waiting'`
+	err := s.change(ctx, item.domain, hold, reply.Clean(reason), a.Tried, reply.Clean(a.Host), reply.Clean(a.Said), item.ID, item.Attempts, item.Unfinished)
 	if err != nil {
 		return fmt.Errorf("item %d: set aside: %w", item.ID, err)
 	}

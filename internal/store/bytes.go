@@ -69,6 +69,7 @@ const (
 	askContent = `SELECT h.bytes, h.sha256, coalesce(r.size, -1), r.sha256, p.bytes FROM header h
 		LEFT JOIN rest r ON r.id = ?1 LEFT JOIN piece p ON p.rest = r.id AND p.number = 0 AND r.size <= ?2
 		WHERE h.item = ?3`
+	askWhole = `SELECT h.bytes, h.sha256, coalesce(r.size, -1), r.sha256 FROM header h LEFT JOIN rest r ON r.id = ?1 WHERE h.item = ?2`
 	askPiece = `SELECT bytes FROM piece WHERE rest = ? AND number = ?`
 )
 
@@ -78,6 +79,9 @@ func (s *Store) Content(ctx context.Context, item *Item) (*Content, error) {
 	c := &Content{s: s, item: item}
 	var sum []byte
 	err := s.ask.content.QueryRowContext(ctx, item.rest, maxAtOnce, item.ID).Scan(&c.Header, &sum, &c.size, &c.sum, &c.rest)
+	if database.IsDamaged(err) { // perhaps only in the piece, which Rest will meet
+		err = s.db.Read().QueryRowContext(ctx, askWhole, item.rest, item.ID).Scan(&c.Header, &sum, &c.size, &c.sum)
+	}
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, s.lostOrDamaged(ctx, item)
 	}

@@ -529,7 +529,7 @@ func TestDamagedPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	work := inMemory(t)
-	opened, damaged := 0, 0
+	opened, damaged, headers := 0, 0, 0 // headers of damaged items
 	for page := range len(whole) / pageSize {
 		content := bytes.Clone(whole)
 		clear(content[page*pageSize : (page+1)*pageSize])
@@ -550,6 +550,9 @@ func TestDamagedPages(t *testing.T) {
 			want, wantRest := letter(it.Message, "x@example.org", 9000)
 			if errors.Is(err, store.ErrDamaged) {
 				damaged++
+				if bytes.Equal(header, want.Header) {
+					headers++
+				}
 			} else if err != nil || !bytes.Equal(header, want.Header) || !bytes.Equal(rest, wantRest) {
 				t.Errorf("without page %d: %s: %v, or other bytes", page+1, it.Message, err)
 			}
@@ -558,6 +561,30 @@ func TestDamagedPages(t *testing.T) {
 	}
 	if opened == 0 || damaged == 0 || damaged == opened*messages {
 		t.Errorf("%d of %d opened, %d items damaged: this tests nothing", opened, len(whole)/pageSize, damaged)
+	}
+	if headers < damaged/2 { // most pages are of bodies
+		t.Errorf("%d items damaged, and only %d show their header", damaged, headers)
+	}
+}
+
+// TestContent holds that short rests are read with the header, and that no long one
+// is in memory before somebody reads it.
+func TestContent(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	const most = 64 << 10
+	for size, want := range map[int]error{1: nil, most: nil, most + 1: store.ErrDamaged} {
+		it := add(t, s, "a", size, "ada@example.org")[0]
+		content, err := s.Content(t.Context(), it)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := raw(t, dir).Exec(`DELETE FROM piece`); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(content.Rest(t.Context())); !errors.Is(err, want) {
+			t.Errorf("%d octets: %v, want %v", size, err, want)
+		}
 	}
 }
 
@@ -578,6 +605,11 @@ func TestBeginAsRead(t *testing.T) {
 		lease := store.Lease{Owner: "o", Until: start.Add(minute), Next: start.Add(minute)}
 		if ok, err := s.Begin(t.Context(), read, start, lease); ok || err != nil {
 			t.Errorf("%s: begun as it was: %v", was, err)
+		}
+		if read.Unfinished > 0 {
+			if err := s.SetAside(t.Context(), read, "poison", store.Attempt{}); !errors.Is(err, store.ErrLost) {
+				t.Errorf("%s: set aside as it was: %v", was, err)
+			}
 		}
 		if ok, err := s.Begin(t.Context(), item(t, s, id), start, lease); !ok || err != nil {
 			t.Errorf("%s: not begun as it is: %v", was, err)

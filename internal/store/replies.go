@@ -15,6 +15,13 @@ import (
 // a second copy.
 const MaxReplies = 10_000
 
+// lastReply returns when the last of all replies has had its time, as times are
+// stored; 0 where there is none.
+func lastReply(ctx context.Context, db *sql.DB) (until int64, err error) {
+	err = db.QueryRowContext(ctx, `SELECT coalesce(max(until), 0) FROM reply`).Scan(&until)
+	return until, err
+}
+
 // Remember keeps what a destination said about the copy that key names, until
 // the given time.
 func (s *Store) Remember(ctx context.Context, key [32]byte, said *reply.Reply, until time.Time) error {
@@ -34,7 +41,8 @@ func (s *Store) Remember(ctx context.Context, key [32]byte, said *reply.Reply, u
 }
 
 // Recall returns what Remember has kept under key, or nil. It costs next to nothing
-// while nothing is kept, or all of it has had its time.
+// while nothing is kept, or all of it has had its time: so whoever has opened the
+// store does not see what another process remembers from then on.
 func (s *Store) Recall(ctx context.Context, key [32]byte, now time.Time) (*reply.Reply, error) {
 	if toMicro(now) >= s.repliesUntil.Load() {
 		return nil, nil
@@ -50,10 +58,7 @@ func (s *Store) Recall(ctx context.Context, key [32]byte, now time.Time) (*reply
 	return &said, nil
 }
 
-const (
-	askReply        = `SELECT code, status, text FROM reply WHERE key = ? AND until > ?`
-	askRepliesUntil = `SELECT coalesce(max(until), 0) FROM reply`
-)
+const askReply = `SELECT code, status, text FROM reply WHERE key = ? AND until > ?`
 
 // Forget removes what Remember has kept under key.
 func (s *Store) Forget(ctx context.Context, key [32]byte) error {

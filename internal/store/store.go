@@ -7,8 +7,7 @@
 // The rules are those of package database: what a method has written is on the
 // disk before it returns nil, and is there wholly or not at all. Every method may
 // be used by several goroutines, and by several processes on the same directory
-// (`onward queue` beside the daemon); but Recall does not see what another process
-// has remembered since this one began.
+// (`onward queue` beside the daemon).
 package store
 
 import (
@@ -17,6 +16,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"sync/atomic"
 
@@ -65,7 +65,16 @@ func Open(ctx context.Context, dir string, limits Limits) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return use(ctx, db, dir, limits)
+	s, err := use(ctx, db, dir, limits)
+	if err != nil {
+		return nil, err
+	}
+	until, err := lastReply(ctx, db.Read())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("database in %s: %w", dir, err), s.Close())
+	}
+	s.repliesUntil.Store(until)
+	return s, nil
 }
 
 // Attach opens the database in dir for a command beside the daemon: see
@@ -80,15 +89,10 @@ func Attach(ctx context.Context, dir string) (*Store, error) {
 
 func use(ctx context.Context, db *database.DB, dir string, limits Limits) (*Store, error) {
 	s := &Store{db: db, limits: limits, room: room{dir: dir, limits: limits}}
-	var until int64
-	err := db.Read().QueryRowContext(ctx, askRepliesUntil).Scan(&until)
-	if err == nil {
-		err = s.ask.prepare(ctx, db.Read())
-	}
-	if err != nil {
+	s.repliesUntil.Store(math.MaxInt64) // not known
+	if err := s.ask.prepare(ctx, db.Read()); err != nil {
 		return nil, errors.Join(fmt.Errorf("database in %s: %w", dir, err), db.Close())
 	}
-	s.repliesUntil.Store(until)
 	return s, nil
 }
 

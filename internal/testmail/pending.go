@@ -29,10 +29,16 @@ func ReadQueue(ctx context.Context, stateDir string) (pending []Pending, err err
 	}
 	for _, item := range items {
 		content, err := s.Content(ctx, item)
+		if errors.Is(err, store.ErrLost) { // it has gone meanwhile
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("item %d for %s: %w", item.ID, item.Target, err)
 		}
 		rest, err := io.ReadAll(content.Rest(ctx))
+		if errors.Is(err, store.ErrLost) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("item %d for %s: %w", item.ID, item.Target, err)
 		}
