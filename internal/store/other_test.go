@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -11,6 +13,40 @@ import (
 	"onward/internal/reply"
 	"onward/internal/store"
 )
+
+// TestRescue holds that `onward queue` works beside replies that are damaged, as a
+// daemon does not start on them.
+func TestRescue(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	id := add(t, s, "a", 100, "ada@example.org")[0].ID
+	var page int64
+	db := raw(t, dir)
+	err := db.QueryRow(`SELECT rootpage FROM sqlite_schema WHERE name = 'reply'`).Scan(&page)
+	if err := errors.Join(err, db.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.OpenFile(filepath.Join(dir, "onward.db"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = file.WriteAt(make([]byte, 4096), 4096*(page-1))
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := store.Open(t.Context(), dir, store.Limits{}); err == nil {
+		s.Close()
+		t.Fatal("it opens: this tests nothing")
+	}
+	rescue, err := store.Attach(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rescue.Close()
+	if _, err := rescue.Content(t.Context(), item(t, rescue, id)); err != nil {
+		t.Error(err)
+	}
+}
 
 func TestReplies(t *testing.T) {
 	dir := t.TempDir()
