@@ -31,8 +31,10 @@ func paceCollector() {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
-	type freed struct{ self *freed }              // a pointer, so that it shares its memory with no other
-	runtime.AddCleanup(&freed{}, func(struct{}) { // after the next collection
+	// What happens when an object is found dead happens after each collection. It has a
+	// pointer in it, so that it shares its memory with no other one.
+	type freed struct{ self *freed }
+	runtime.AddCleanup(&freed{}, func(struct{}) {
 		debug.SetGCPercent(growthPercent(alive()))
 		paceCollector()
 	}, struct{}{})

@@ -69,8 +69,8 @@ const (
 	askContent = `SELECT h.bytes, h.sha256, coalesce(r.size, -1), r.sha256, p.bytes FROM header h
 		LEFT JOIN rest r ON r.id = ?1 LEFT JOIN piece p ON p.rest = r.id AND p.number = 0 AND r.size <= ?2
 		WHERE h.item = ?3`
-	askWhole = `SELECT h.bytes, h.sha256, coalesce(r.size, -1), r.sha256 FROM header h LEFT JOIN rest r ON r.id = ?1 WHERE h.item = ?2`
-	askPiece = `SELECT bytes FROM piece WHERE rest = ? AND number = ?`
+	askHeader = `SELECT h.bytes, h.sha256, coalesce(r.size, -1), r.sha256 FROM header h LEFT JOIN rest r ON r.id = ?1 WHERE h.item = ?2`
+	askPiece  = `SELECT bytes FROM piece WHERE rest = ? AND number = ?`
 )
 
 // Content returns the bytes of an item, or ErrDamaged when its header is not what
@@ -80,7 +80,7 @@ func (s *Store) Content(ctx context.Context, item *Item) (*Content, error) {
 	var sum []byte
 	err := s.ask.content.QueryRowContext(ctx, item.rest, maxAtOnce, item.ID).Scan(&c.Header, &sum, &c.size, &c.sum, &c.rest)
 	if database.IsDamaged(err) { // perhaps only in the piece, which Rest will meet
-		err = s.db.Read().QueryRowContext(ctx, askWhole, item.rest, item.ID).Scan(&c.Header, &sum, &c.size, &c.sum)
+		err = s.db.Read().QueryRowContext(ctx, askHeader, item.rest, item.ID).Scan(&c.Header, &sum, &c.size, &c.sum)
 	}
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, s.lostOrDamaged(ctx, item)
