@@ -1,6 +1,7 @@
 package testmail_test
 
 import (
+	"bytes"
 	"context"
 	"math/rand/v2"
 	"net/netip"
@@ -65,10 +66,19 @@ func TestLoad(t *testing.T) {
 	if !audit.Clean() || audit.Duplicates < 10 || audit.Explained != audit.Duplicates || audit.Delivered < audit.Owed {
 		t.Errorf("audit %v", audit)
 	}
-	if audit := auditSink(load, all[1:]); audit.Lost == 0 {
+	letters := load.Ledger.Letters()
+	i := slices.IndexFunc(all, func(d testmail.Delivery) bool { // of a letter that was sent once, so that nothing excuses anything
+		for id, l := range letters {
+			if len(l.Tries) == 1 && bytes.Contains(d.Data, []byte("<"+id+">")) {
+				return true
+			}
+		}
+		return false
+	})
+	if audit := auditSink(load, slices.Concat(all[:i], all[i+1:])); audit.Lost == 0 {
 		t.Errorf("one delivery less: %v", audit)
 	}
-	if audit := auditSink(load, append(all, all[0])); audit.Clean() {
+	if audit := auditSink(load, slices.Concat(all, all[i:i+1])); audit.Clean() {
 		t.Errorf("one delivery more: %v", audit)
 	}
 }
