@@ -21,7 +21,6 @@ import (
 	"onward/internal/mailauth/dkim"
 	"onward/internal/mailauth/dmarc"
 	"onward/internal/mailauth/spf"
-	"onward/internal/message"
 	"onward/internal/resolver"
 	"onward/internal/signing"
 	"onward/internal/testmail"
@@ -179,19 +178,6 @@ func publishKeys(t *testing.T, zone *resolver.Zone, keys map[string]string, dir 
 	}
 }
 
-// parseMessage reads octets as the daemon does.
-func parseMessage(t testing.TB, octets []byte) *message.Message {
-	t.Helper()
-	buffer := message.NewBuffer(t.TempDir())
-	buffer.Write(octets)
-	msg, err := buffer.Message()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { msg.Close() })
-	return msg
-}
-
 // verifyAll evaluates each message where it was sent from and where it arrived,
 // and holds the two against each other.
 func verifyAll(t *testing.T, zone *resolver.Zone, specimens []*specimen) {
@@ -202,7 +188,7 @@ func verifyAll(t *testing.T, zone *resolver.Zone, specimens []*specimen) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, err := verifier.Verify(context.Background(), mailauth.Sender{Client: netip.MustParseAddr(client), Helo: helo, From: reverse, Now: time.Now()}, parseMessage(t, octets))
+		v, err := verifier.Verify(context.Background(), mailauth.Sender{Client: netip.MustParseAddr(client), Helo: helo, From: reverse, Now: time.Now()}, testpeer.Message(t, string(octets)))
 		if err != nil {
 			t.Fatal(err)
 		}
