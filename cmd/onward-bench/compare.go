@@ -168,7 +168,6 @@ func syncsOf(trace, file string) int {
 func (b *bench) manyAliases() error {
 	const few, many = 0, 1
 	var s [2]*system
-	var used [2]time.Duration
 	for i, n := range []int{10, 100_000} {
 		var err error
 		if s[i], err = onward(n)(b); err != nil {
@@ -180,13 +179,13 @@ func (b *bench) manyAliases() error {
 	for i, l := range letters {
 		l.to = fmt.Sprintf("a%d@%s", i%10, domain)
 	}
-	for range 3 {
-		for i, name := range []string{"10 aliases", "100,000"} {
-			r := b.measure(s[i], task{name, letters, 8, behaviour{}})
-			used[i] += r.cpu
-		}
+	var costs []float64
+	for range rounds {
+		cheap := b.measure(s[few], task{"10 aliases", letters, 8, behaviour{}}).cpu
+		dear := b.measure(s[many], task{"100,000", letters, 8, behaviour{}}).cpu
+		costs = append(costs, float64(dear)/float64(cheap)-1)
 	}
-	b.aliasCost = float64(used[many])/float64(used[few]) - 1
+	b.aliasCost = middle(costs)
 	b.aliasLoad = s[many].ready - s[few].ready
 	b.aliasMemory = memory(s[many].roots) - memory(s[few].roots)
 	return nil
